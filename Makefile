@@ -1,0 +1,55 @@
+# Everything runs from .venv, which is made on first use: no activation needed. `make demo` is the place to start.
+SHELL := /bin/bash
+BIN := .venv/bin
+STAMP := .venv/.stamp
+PACKAGES := isthmus.parties isthmus.psi isthmus.horizontal isthmus.vertical isthmus.flows
+
+.DEFAULT_GOAL := demo
+.PHONY: demo test check format bench-demo bench-vertical bench-psi chaos
+
+demo: $(STAMP)
+	$(BIN)/isthmus demo
+
+test: $(STAMP)
+	$(BIN)/pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(addprefix -p ,$(PACKAGES))
+	PYTHONPATH=typings $(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# QUICK=1 runs a short form; DATA=folder takes the data from there. Both reach the script through the environment.
+export QUICK DATA
+bench-demo bench-vertical bench-psi: bench-%: $(STAMP)
+	$(BIN)/python tests/bench/bench_$*.py
+
+chaos: $(STAMP)
+	$(BIN)/pytest tests/chaos
+
+# The stamp is written last and holds the folder it was made for. If it does not match (an install was cut short, the checkout was
+# moved) or the venv's Python no longer runs, .venv is made anew. If only pyproject.toml is newer, .venv is brought up to date.
+WHOLE := $(shell $(BIN)/python -c "" 2>/dev/null && cat $(STAMP) 2>/dev/null)
+ifneq ($(WHOLE),$(CURDIR))
+.PHONY: $(STAMP)
+endif
+
+# The first Python of these that really runs, is 3.11 to 3.13 and can make a venv. (A version manager's shim may exist and not run.)
+$(STAMP): pyproject.toml
+	@if [ "$(WHOLE)" != "$(CURDIR)" ]; then \
+	    for python in $(PYTHON) python3.11 python3.12 python3.13 python3 none; do \
+	        "$$python" -c "import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" 2>/dev/null && break; \
+	    done; \
+	    if [ "$$python" = none ]; then \
+	        echo "isthmus needs Python 3.11, 3.12 or 3.13 with its venv module, and none was found here. Install one, or name it: make PYTHON=/path/to/python" >&2; \
+	        exit 2; \
+	    fi; \
+	    "$$python" -m venv --clear .venv || exit; \
+	fi
+	@echo "Installing isthmus and what it needs into .venv (about 2 GB; 2 to 5 minutes the first time) ..."
+	@$(BIN)/python -m pip install -qq --editable '.[dev]'
+	@echo "$(CURDIR)" > $@
