@@ -1,0 +1,1 @@
+"""Who takes part, what each allows, where rows live, how bytes move."""

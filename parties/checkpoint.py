@@ -1,0 +1,92 @@
+"""Checkpoints: safetensors files that are either whole or not there.
+
+A file is written under a temporary name, synced and renamed; the last two steps are kept, so that parties which were stopped
+one step apart still have a step in common (DESIGN, sections 7 and 10).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from .errors import disk_errors
+from .network.message import Array
+
+KEPT = 2
+_META = "isthmus"
+
+
+def write_tensors(path: Path, arrays: Mapping[str, Array], meta: Mapping[str, Any], *, party: str) -> None:
+    """Write arrays and JSON-able `meta` to a safetensors file, wholly or not at all.
+
+    Raises `InputError` ``disk.full`` or ``disk.denied``.
+    """
+    temporary = path.with_name(path.name + ".partial")
+    content = save(dict(arrays), metadata={_META: json.dumps(meta, sort_keys=True)})
+    with disk_errors(party):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Read what `write_tensors` wrote: arrays and meta."""
+    with safe_open(path, framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
+        return arrays, json.loads((file.metadata() or {}).get(_META, "{}"))
+
+
+class Checkpoints:
+    """The checkpoints of one party in one run, by step (a count that rises)."""
+
+    def __init__(self, folder: Path, *, party: str) -> None:
+        self._folder, self._party = folder, party
+
+    def steps(self) -> list[int]:
+        """The steps that can be loaded, ascending."""
+        return sorted(int(path.stem.removeprefix("step-")) for path in self._folder.glob("step-*.safetensors"))
+
+    def save(self, step: int, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
+        """Write one step, then drop all but the last two."""
+        write_tensors(self._path(step), arrays, meta, party=self._party)
+        for old in self.steps()[:-KEPT]:
+            self._path(old).unlink(missing_ok=True)
+
+    def load(self, step: int) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Read one step."""
+        return read_tensors(self._path(step))
+
+    def drop_after(self, step: int) -> None:
+        """Forget the steps above `step`: the parties agreed to go on from there."""
+        for later in self.steps():
+            if later > step:
+                self._path(later).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Forget all steps."""
+        self.drop_after(-1)
+
+    def _path(self, step: int) -> Path:
+        return self._folder / f"step-{step:08d}.safetensors"
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

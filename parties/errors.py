@@ -1,0 +1,235 @@
+"""What can go wrong, said so that the reader knows what to do next.
+
+::
+
+    IsthmusError                 code, facts, exit_code
+    ├── InputError   (ValueError)         2   a job, a home or data that has to be put right
+    ├── PolicyRefusal (PermissionError)   3   a party's policy does not allow it
+    ├── PeerFailure  (ConnectionError)    4   another party went silent, or broke the protocol
+    └── InternalError (RuntimeError)      1   our fault
+
+Every error has a stable code from `CATALOGUE`. Its words come from there and from `facts`: names that the job itself
+holds, and numbers. That is what lets an error leave a vault (see `events`): the code and the public facts travel, the
+words are put together again on the other side. What only the party may read goes into `detail`, which stays in its log.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar, NamedTuple
+
+Fact = str | int
+
+
+class Words(NamedTuple):
+    """The text of one code: what happened, and what to do next. `{name}` stands for a fact."""
+
+    what: str
+    next: str
+
+
+CATALOGUE: dict[str, Words] = {
+    # --- the job -----------------------------------------------------------------------------------------------------
+    "job.missing": Words("there is no job file '{file}'", "check the path; `isthmus demo` makes an example"),
+    "job.not_yaml": Words("the job file is not YAML (line {line})", "mend the line; `isthmus schema` helps an editor"),
+    "job.invalid": Words("{problem}", "see `isthmus schema` for the fields of a job"),
+    "job.party_unknown": Words(
+        "the job names party '{party}', which has no home here", "make its home, or name the folder with --homes"
+    ),
+    "job.not_agreed": Words(
+        "{party} and {peer} were given different jobs: '{field}' differs", "give every party the same job file"
+    ),
+    "run.unknown": Words("there is no run '{run}'", "`isthmus runs` lists them"),
+    "run.active": Words("this job is already running", "wait for it to end, or stop it"),
+    "run.interrupted": Words("stopped before the end", "start the same job again: it goes on where it stopped"),
+    # --- a party's home and data ------------------------------------------------------------------------------------
+    "home.missing": Words("{party} has no readable party.yaml", "write one: README, 'Your own data'"),
+    "home.invalid": Words("{party}'s party.yaml is wrong at '{field}': {problem}", "mend party.yaml"),
+    "data.file_missing": Words("{party}'s data file does not exist", "check `data:` in its party.yaml"),
+    "data.locked": Words(
+        "{party}'s data file is held open for writing by another process", "close that process and start the job again"
+    ),
+    "data.file_invalid": Words("{party}'s data file is not a DuckDB database", "check `data:` in its party.yaml"),
+    "data.dataset_unknown": Words(
+        "{party} has no dataset '{dataset}'", "name one of the datasets in its party.yaml, or add it there"
+    ),
+    "data.sql": Words("the SQL of {party}'s dataset '{dataset}' fails", "its own words are in {party}'s log"),
+    "data.column_unknown": Words(
+        "{party}'s dataset '{dataset}' has no column '{column}'", "mend the job's columns or the dataset's SQL"
+    ),
+    "data.column_type": Words(
+        "column '{column}' of {party}'s dataset '{dataset}' is not what `types:` promises",
+        "cast it in the SQL, or mend `types:` in party.yaml",
+    ),
+    "data.column_unsupported": Words(
+        "column '{column}' of {party}'s dataset '{dataset}' is neither a number nor text",
+        "cast it in the dataset's SQL (a date, for instance, to an age in years)",
+    ),
+    "data.column_empty": Words(
+        "column '{column}' of {party}'s dataset '{dataset}' has no value at all", "leave it out of the job"
+    ),
+    "data.row_id": Words(
+        "the row_id of {party}'s dataset '{dataset}' is null or repeated in {count} rows",
+        "name a column in party.yaml that is unique and never null",
+    ),
+    "data.empty": Words("{party}'s dataset '{dataset}' has no rows", "check its SQL"),
+    "data.no_columns": Words("{party}'s dataset '{dataset}' gives the job no column", "name at least one column"),
+    "data.identifier_unknown": Words(
+        "{party}'s dataset '{dataset}' has no identifier '{identifier}'", "add it under `identifiers:` in party.yaml"
+    ),
+    "data.identifier_format": Words(
+        "no value of identifier '{identifier}' in {party}'s dataset '{dataset}' fits its date format",
+        "mend `format:` in party.yaml",
+    ),
+    "data.label_missing": Words("{party}'s label '{column}' is null in {count} rows", "drop those rows in the SQL"),
+    "data.label_constant": Words("{party}'s label '{column}' has the same value in every row", "choose another label"),
+    "data.label_not_binary": Words("{party}'s label '{column}' is not 0 and 1", "make it 0 and 1 in the SQL"),
+    "data.split": Words(
+        "the {part} part of the shared patients does not hold both outcomes",
+        "align more patients, or give that part a larger share",
+    ),
+    "data.changed": Words(
+        "{party}'s dataset '{dataset}' has lost rows that the alignment names",
+        "start over with --fresh, which aligns again",
+    ),
+    # --- refusals ---------------------------------------------------------------------------------------------------
+    "policy.kind": Words("{party} does not take part in '{kind}' jobs", "ask {party} to add it to its policy's kinds"),
+    "policy.purpose": Words("{party} does not allow this purpose", "ask {party} to add it to its policy's purposes"),
+    "policy.peer": Words("{party} does not work with {peer}", "ask {party} to add it to its policy's peers"),
+    "policy.dataset": Words("{party} does not release dataset '{dataset}'", "ask {party} to add it under `release:`"),
+    "policy.column": Words(
+        "{party} does not release column '{column}' of '{dataset}'",
+        "remove the column, or ask {party} to add it to its policy",
+    ),
+    "policy.label": Words(
+        "{party} does not allow '{column}' as a label", "ask {party} to add it to `labels:` in its policy"
+    ),
+    "policy.rounds": Words("{party} allows {allowed} epochs, the job asks {asked}", "lower `training.epochs`"),
+    "policy.membership": Words(
+        "{party} does not let {peer} learn which patients it shares",
+        "ask {party} to add {peer} to `may_learn_membership:`",
+    ),
+    "policy.too_few": Words(
+        "there are fewer shared patients than a party's floor allows",
+        "check that both sides write their identifiers alike; a floor is `at_least` in the job and the policies",
+    ),
+    "policy.baselines": Words(
+        "{party} does not allow its rows to be pooled for a comparison",
+        "leave out --baselines: only a simulation sets `pooled_baselines: allow`",
+    ),
+    "align.none": Words("the parties share no patient", "check that both sides write their identifiers alike"),
+    "align.no_keys": Words(
+        "no row of {party} has a complete linkage key", "check `identifiers:` in party.yaml and `align.keys` in the job"
+    ),
+    # --- peers ------------------------------------------------------------------------------------------------------
+    "peer.gone": Words("{party} lost {peer}", "see {peer}'s own log; start the job again when it is back"),
+    "peer.deadline": Words(
+        "{party} waited {seconds} s for {peer}, topic '{topic}', step '{step}'",
+        "see {peer}'s own log; start the job again when it is back",
+    ),
+    "peer.protocol": Words(
+        "{peer} sent {party} what the protocol does not allow, topic '{topic}'",
+        "the parties may run different versions: compare `isthmus --version`",
+    ),
+    "vault.died": Words("{party}'s vault ended without a word", "see its log; start the job again: it resumes"),
+    # --- the machine and ourselves ------------------------------------------------------------------------------------
+    "disk.full": Words(
+        "{party} cannot write: no space is left", "make room and start the same job again: it goes on where it stopped"
+    ),
+    "disk.denied": Words("{party} cannot write into its home", "check the folder's owner and mode"),
+    "ledger.broken": Words("{party}'s ledger does not verify at entry {entry}", "`isthmus audit verify` says more"),
+    "platform.no_psi": Words(
+        "private set intersection has no engine for this machine",
+        "use Linux x86-64 with glibc 2.35 or newer, or macOS 14 on arm64",
+    ),
+    "prefect.unreachable": Words(
+        "no Prefect server answers at PREFECT_API_URL", "start it (`prefect server start`), or unset the variable"
+    ),
+    "internal": Words("something failed inside {party}, which is our fault", "the trace is in {party}'s own log"),
+}
+
+
+class IsthmusError(Exception):
+    """An error with a code of `CATALOGUE`; `facts` fill its words, `detail` is for the party's own log alone.
+
+    `where` names a place in a file the user holds (such as ``readmission.yaml, parties.insurer``).
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, code: str, *, where: str = "", detail: str = "", **facts: Fact) -> None:
+        words = CATALOGUE[code]
+        self.code, self.facts, self.where, self.detail = code, facts, where, detail
+        self.what, self.next = _fill(words.what, facts), _fill(words.next, facts)
+        super().__init__(f"error[{code}]: {self.what}")
+
+    def text(self) -> str:
+        """All lines as a person reads them (DESIGN, section 11)."""
+        lines = [str(self), f"  where {self.where}" if self.where else "", f"  next  {self.next}"]
+        return "\n".join(line for line in lines if line)
+
+
+class InputError(IsthmusError, ValueError):
+    """Something the user or a party's engineer has to put right."""
+
+    exit_code = 2
+
+
+class PolicyRefusal(IsthmusError, PermissionError):
+    """A party's policy does not allow it. Nothing has left that party."""
+
+    exit_code = 3
+
+
+class PeerFailure(IsthmusError, ConnectionError):
+    """Another party is gone, silent or does not keep to the protocol."""
+
+    exit_code = 4
+
+
+class InternalError(IsthmusError, RuntimeError):
+    """A fault of ours."""
+
+    exit_code = 1
+
+
+_PREFIXES: tuple[tuple[str, type[IsthmusError]], ...] = (
+    ("policy.", PolicyRefusal),
+    ("peer.", PeerFailure),
+    ("vault.", PeerFailure),
+    ("internal", InternalError),
+    ("ledger.", InternalError),
+    ("", InputError),
+)
+
+
+def error_of(code: str, *, where: str = "", detail: str = "", **facts: Fact) -> IsthmusError:
+    """Make the error of a code, of the class that the code's first word stands for."""
+    kind = next(kind for prefix, kind in _PREFIXES if code.startswith(prefix))
+    return kind(code, where=where, detail=detail, **facts)
+
+
+@contextmanager
+def disk_errors(party: str) -> Iterator[None]:
+    """Turn a full or forbidden disk into `disk.full` and `disk.denied`; other errors pass."""
+    try:
+        yield
+    except OSError as failure:
+        if failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise InputError("disk.full", party=party, detail=str(failure)) from failure
+        if failure.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise InputError("disk.denied", party=party, detail=str(failure)) from failure
+        raise
+
+
+def _fill(template: str, facts: dict[str, Fact]) -> str:
+    return template.format_map(_Facts(facts))
+
+
+class _Facts(dict[str, Fact]):
+    """A fact that could not leave the party is named by its kind instead."""
+
+    def __missing__(self, name: str) -> str:
+        return f"({name}: see the party's log)"

@@ -1,0 +1,192 @@
+"""All that a vault can tell its flow.
+
+A vault holds rows; the flow that commands it belongs to Prefect, whose server nobody has to trust with data. Between
+the two runs one pipe, and what goes up that pipe is a `PublicEvent`: numbers, members of enumerations, digests, and
+names that the job itself holds (`Alias`). None of these types can carry free text, and `parse` checks them again on
+the flow's side against the names in the job, so the promise does not rest on the vault's care.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationInfo
+
+from .errors import CATALOGUE, IsthmusError, error_of
+from .network.message import Step, Topic
+
+
+class Phase(StrEnum):
+    """The steps of a job, in their order."""
+
+    AGREE = "agree"
+    ALIGN = "align"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    CLOSE = "close"
+
+
+def _known_alias(value: str, info: ValidationInfo) -> str:
+    if value not in (info.context or {}).get("aliases", ()):
+        raise ValueError("not a name of the job")
+    return value
+
+
+def _known_code(value: str) -> str:
+    if value not in CATALOGUE:
+        raise ValueError("not an error code")
+    return value
+
+
+Alias = Annotated[str, AfterValidator(_known_alias)]
+Code = Annotated[str, AfterValidator(_known_code)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Part = Literal["train", "validation", "test"]
+FactName = Literal["party", "peer", "dataset", "column", "identifier", "kind"]
+NumberName = Literal["count", "entry", "asked", "allowed", "seconds"]
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Started(_Event):
+    """A phase has begun."""
+
+    event: Literal["started"] = "started"
+    phase: Phase
+
+
+class Progress(_Event):
+    """How far a phase is: `done` of `total` in unit number `index` of `units` (a pass of PSI, an epoch)."""
+
+    event: Literal["progress"] = "progress"
+    phase: Phase
+    index: int
+    units: int
+    done: int
+    total: int
+
+
+class Count(_Event):
+    """A number of rows. Everything but the row counts of the party itself is known to its peer anyway."""
+
+    event: Literal["count"] = "count"
+    name: Literal[
+        "rows", "shared", "keys_null", "keys_repeated", "keys_used", "matched",
+        "train_rows", "validation_rows", "test_rows", "columns", "parameters",
+    ]  # fmt: skip
+    value: int
+    peer: Alias | None = None
+    linkage_pass: int | None = None
+
+
+class Metric(_Event):
+    """A number that says how well a model does, with its 95 % interval where there is one."""
+
+    event: Literal["metric"] = "metric"
+    name: Literal["auc", "average_precision", "log_loss", "brier", "accuracy", "prevalence", "best_epoch"]
+    part: Part
+    value: FiniteFloat
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+    epoch: int | None = None
+
+
+class Curve(_Event):
+    """A line of at most 101 points for a plot, on a fixed grid: never a point per patient."""
+
+    event: Literal["curve"] = "curve"
+    name: Literal["roc", "calibration"]
+    part: Part
+    x: tuple[FiniteFloat, ...] = Field(max_length=101)
+    y: tuple[FiniteFloat, ...] = Field(max_length=101)
+
+
+class Traffic(_Event):
+    """Bytes that left for a peer and came from it, by topic."""
+
+    event: Literal["traffic"] = "traffic"
+    peer: Alias
+    topic: Topic
+    sent: int
+    received: int
+
+
+class Fingerprint(_Event):
+    """A digest that the parties compare, or that an auditor may note down."""
+
+    event: Literal["fingerprint"] = "fingerprint"
+    name: Literal["job", "alignment", "ledger", "model"]
+    value: Digest
+
+
+class Resumed(_Event):
+    """The party goes on from a checkpoint of an earlier attempt, or reuses its alignment."""
+
+    event: Literal["resumed"] = "resumed"
+    phase: Phase
+    epoch: int | None = None
+
+
+class Finished(_Event):
+    """A phase has ended well."""
+
+    event: Literal["finished"] = "finished"
+    phase: Phase
+    seconds: FiniteFloat
+
+
+class Failed(_Event):
+    """A phase has failed: the code, and the facts that the job itself names."""
+
+    event: Literal["failed"] = "failed"
+    phase: Phase
+    code: Code
+    names: dict[FactName, Alias] = Field(default_factory=dict)
+    numbers: dict[NumberName, int] = Field(default_factory=dict)
+    topic: Topic | None = None
+    step: Step | None = None
+    part: Part | None = None
+
+    def error(self, where: str = "") -> IsthmusError:
+        """The error itself, in words."""
+        facts: dict[str, str | int] = {**self.names, **self.numbers}
+        words = {"topic": self.topic, "step": self.step, "part": self.part}
+        facts |= {name: str(word) for name, word in words.items() if word}
+        return error_of(self.code, where=where, **facts)
+
+
+PublicEvent = Annotated[
+    Started | Progress | Count | Metric | Curve | Traffic | Fingerprint | Resumed | Finished | Failed,
+    Field(discriminator="event"),
+]
+_ADAPTER: TypeAdapter[PublicEvent] = TypeAdapter(PublicEvent)
+
+
+def parse(line: str | bytes, aliases: Iterable[str]) -> PublicEvent:
+    """Read one event that a vault wrote.
+
+    Raises `pydantic.ValidationError` for anything that is not an event, or that names what the job does not name.
+    """
+    return _ADAPTER.validate_json(line, context={"aliases": frozenset(aliases)})
+
+
+def public_failure(phase: Phase, error: IsthmusError, aliases: Iterable[str]) -> Failed:
+    """What may leave of an error: its code, and those facts that are the job's own names or numbers."""
+    known = frozenset(aliases)
+    facts: Mapping[str, Any] = error.facts
+    return Failed.model_validate(
+        {
+            "phase": phase,
+            "code": error.code,
+            "names": {n: v for n, v in facts.items() if n in FactName.__args__ and v in known},
+            "numbers": {n: v for n, v in facts.items() if n in NumberName.__args__ and isinstance(v, int)},
+            "topic": facts.get("topic"),
+            "step": facts.get("step"),
+            "part": facts.get("part"),
+        },
+        context={"aliases": known},
+    )

@@ -1,0 +1,110 @@
+"""Carriers without a network: in memory for tests, a socket pair between processes of one machine."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import struct
+from collections.abc import Sequence
+
+from .channel import CarrierClosedError, CarrierTimeoutError
+from .message import MAX_NBYTES, Buffer
+
+_LENGTH = struct.Struct("<Q")
+_GATHER = 64  # buffers in one system call, well below the kernel's limit
+
+
+class MemoryCarrier:
+    """One end of a pair within a process."""
+
+    def __init__(self, inbox: queue.Queue[bytearray | None], outbox: queue.Queue[bytearray | None]) -> None:
+        self._inbox, self._outbox = inbox, outbox
+        self._closed = False
+
+    def send(self, buffers: Sequence[Buffer], timeout_s: float) -> None:
+        """Hand over one frame."""
+        if self._closed:
+            raise CarrierClosedError
+        self._outbox.put(bytearray().join(buffers), timeout=timeout_s)
+
+    def receive(self) -> bytearray:
+        """Wait for the next frame; `CarrierClosedError` when an end was closed."""
+        frame = self._inbox.get()
+        if frame is None:
+            raise CarrierClosedError
+        return frame
+
+    def close(self) -> None:
+        """Wake both ends up: neither receives any more."""
+        if not self._closed:
+            self._closed = True
+            self._outbox.put(None)
+            self._inbox.put(None)
+
+
+def memory_pair() -> tuple[MemoryCarrier, MemoryCarrier]:
+    """Two ends in one process."""
+    left: queue.Queue[bytearray | None] = queue.Queue()
+    right: queue.Queue[bytearray | None] = queue.Queue()
+    return MemoryCarrier(left, right), MemoryCarrier(right, left)
+
+
+class SocketCarrier:
+    """One end of a socket pair: length-prefixed frames."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._socket.setblocking(True)
+
+    def send(self, buffers: Sequence[Buffer], timeout_s: float) -> None:
+        """Write one frame; `CarrierTimeoutError` when the peer does not take it in time."""
+        # A send time-out of the kernel: a Python time-out would make the file non-blocking for the reader as well.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", max(1, int(timeout_s)), 0))
+        pending = [memoryview(_LENGTH.pack(sum(len(buffer) for buffer in buffers)))]
+        pending += [memoryview(buffer) for buffer in buffers if len(buffer)]
+        try:
+            while pending:
+                sent = self._socket.sendmsg(pending[:_GATHER])
+                while sent:
+                    step = min(sent, len(pending[0]))
+                    pending[0] = pending[0][step:]
+                    sent -= step
+                    if not pending[0]:
+                        del pending[0]
+        except BlockingIOError as failure:
+            raise CarrierTimeoutError from failure
+        except OSError as failure:
+            raise CarrierClosedError from failure
+
+    def receive(self) -> bytearray:
+        """Read one frame; `CarrierClosedError` at the end of the stream or for a length that cannot be."""
+        (nbytes,) = _LENGTH.unpack(self._exactly(_LENGTH.size))
+        if nbytes > MAX_NBYTES:
+            raise CarrierClosedError
+        return self._exactly(nbytes)
+
+    def _exactly(self, nbytes: int) -> bytearray:
+        frame = bytearray(nbytes)
+        view = memoryview(frame)
+        try:
+            while view:
+                got = self._socket.recv_into(view)
+                if not got:
+                    raise CarrierClosedError
+                view = view[got:]
+        except OSError as failure:
+            raise CarrierClosedError from failure
+        return frame
+
+    def close(self) -> None:
+        """End both directions, which also wakes up a blocked `receive`."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the peer was faster
+        self._socket.close()
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets whose ends can be given to two processes."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,0 +1,159 @@
+"""One message between two vaults: a small header, then raw arrays.
+
+::
+
+    u32 length of header | header (msgpack) | padding | array | padding | array | ...
+
+The header is ``[version, topic, step, fields, [[name, dtype, shape], ...]]``. Arrays are little-endian and start at
+multiples of 16 bytes, so that the receiver can use them where they lie. Everything is checked on the way in: dtypes from
+a whitelist, shape times item size equal to the bytes that are there, counts and sizes capped, no NaN or infinity. There is
+no pickle in any disguise.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+VERSION = 1
+MAX_NBYTES = 256 * 1024 * 1024
+MAX_HEADER_NBYTES = 1024 * 1024
+MAX_ARRAYS = 64
+MAX_DIMENSIONS = 4
+DTYPES = frozenset({"|u1", "|b1", "<u4", "<u8", "<i4", "<i8", "<f2", "<f4", "<f8"})
+_ALIGNMENT = 16
+_LENGTH = struct.Struct("<I")
+
+Array = NDArray[Any]
+Value = Any  # what msgpack can hold without extension types: numbers, text, bytes, lists, maps, None
+Buffer = bytes | bytearray | memoryview
+
+
+class Topic(StrEnum):
+    """What a stream of messages is about. The ledger and the report count bytes by topic."""
+
+    AGREE = "agree"
+    ALIGN = "align"
+    SETUP = "setup"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+
+
+class Step(StrEnum):
+    """The steps that the protocols know; their docstrings say what each carries."""
+
+    # agree
+    JOB = "job"
+    RESUME = "resume"
+    # align
+    POINTS = "points"
+    DOUBLED = "doubled"
+    SIZE = "size"
+    SEED = "seed"
+    MATCHES = "matches"
+    COMMON = "common"
+    # setup, train and evaluate
+    SETUP = "setup"
+    READY = "ready"
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    EPOCH = "epoch"
+    FINISHED = "finished"
+
+
+class MalformedMessageError(ValueError):
+    """Bytes that are not a message. The text names the rule that they break, never their content."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message: its topic, the step of the protocol that it is, small fields and arrays."""
+
+    topic: Topic
+    step: Step
+    fields: Mapping[str, Value] = field(default_factory=dict)
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+
+
+def encode(message: Message) -> list[Buffer]:
+    """Lay a message out as buffers that can be written one after the other, without copying the arrays.
+
+    Raises `MalformedMessageError` if the message breaks a rule that the receiver would enforce.
+    """
+    if len(message.arrays) > MAX_ARRAYS:
+        raise MalformedMessageError("too many arrays")
+    buffers: list[Buffer] = []
+    table: list[list[Value]] = []
+    for name, array in message.arrays.items():
+        dense = np.ascontiguousarray(array)
+        if dense.dtype.str not in DTYPES or dense.ndim > MAX_DIMENSIONS:
+            raise MalformedMessageError("dtype or dimensions not allowed")
+        _refuse_nonfinite(dense)
+        table.append([name, dense.dtype.str, list(dense.shape)])
+        buffers += [memoryview(dense.reshape(-1).view(np.uint8)), bytes(-dense.nbytes % _ALIGNMENT)]
+    header = msgpack.packb([VERSION, message.topic.value, message.step.value, dict(message.fields), table])
+    if len(header) > MAX_HEADER_NBYTES:
+        raise MalformedMessageError("header too large")
+    start = _LENGTH.pack(len(header)) + header
+    whole: list[Buffer] = [start + bytes(-len(start) % _ALIGNMENT), *buffers]
+    if sum(len(buffer) for buffer in whole) > MAX_NBYTES:
+        raise MalformedMessageError("message too large")
+    return whole
+
+
+def decode(frame: bytearray) -> Message:
+    """Read a message. The arrays are writable views of `frame`.
+
+    Raises `MalformedMessageError` for anything that `encode` could not have made.
+    """
+    if not _LENGTH.size <= len(frame) <= MAX_NBYTES:
+        raise MalformedMessageError("message length")
+    (header_nbytes,) = _LENGTH.unpack_from(frame)
+    offset = _LENGTH.size + header_nbytes
+    if header_nbytes > MAX_HEADER_NBYTES or offset > len(frame):
+        raise MalformedMessageError("header length")
+    try:
+        version, topic, step, fields, table = msgpack.unpackb(
+            memoryview(frame)[_LENGTH.size : offset], max_map_len=4096, max_array_len=65536
+        )
+        known_topic, known_step = Topic(topic), Step(step)
+    except Exception as failure:  # msgpack raises many kinds; none of their texts may travel
+        raise MalformedMessageError("header content") from failure
+    if version != VERSION or not isinstance(fields, dict) or not isinstance(table, list):
+        raise MalformedMessageError("header content")
+    offset += -offset % _ALIGNMENT
+    arrays: dict[str, Array] = {}
+    if len(table) > MAX_ARRAYS:
+        raise MalformedMessageError("too many arrays")
+    for entry in table:
+        name, dtype, shape = _checked_entry(entry)
+        nbytes = dtype.itemsize * int(np.prod(shape, dtype=object))
+        if offset + nbytes > len(frame):
+            raise MalformedMessageError("array length")
+        array = np.frombuffer(frame, dtype=dtype, count=nbytes // dtype.itemsize, offset=offset).reshape(shape)
+        _refuse_nonfinite(array)
+        arrays[name] = array
+        offset += nbytes + -nbytes % _ALIGNMENT
+    if offset != len(frame) or len(arrays) != len(table):
+        raise MalformedMessageError("message length")
+    return Message(known_topic, known_step, fields, arrays)
+
+
+def _checked_entry(entry: object) -> tuple[str, np.dtype[Any], Sequence[int]]:
+    match entry:
+        case [str(name), str(dtype), list(shape)] if dtype in DTYPES and len(shape) <= MAX_DIMENSIONS:
+            if all(type(size) is int and 0 <= size <= MAX_NBYTES for size in shape):
+                return name, np.dtype(dtype), shape
+    raise MalformedMessageError("array header")
+
+
+def _refuse_nonfinite(array: Array) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise MalformedMessageError("NaN or infinity")
