@@ -1,0 +1,159 @@
+"""A party's home: the folder with its `party.yaml`, its data, its state and its runs.
+
+::
+
+    lab/
+      party.yaml         written by the party's engineer: data, datasets, policy
+      lab.duckdb         the rows; opened read-only and briefly
+      state.duckdb       ours: runs, alignments, the ledger
+      ledger.key         0600; makes the ledger's chain
+      runs/<run>/        the vault's log and checkpoints
+      models/<run>/      the party's part of a finished model
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from .errors import InputError, disk_errors
+from .policy import Policy
+from .table import ColumnKind
+
+PARTY_FILE = "party.yaml"
+NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class IdentifierConfig(_Part):
+    """One linkage field: a column, or several whose order does not matter; dates with their format."""
+
+    columns: tuple[str, ...] = Field(min_length=1)
+    format: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        """`surname`, `[given_name, surname]` and `{column: born, format: "%Y"}` are all allowed."""
+        if isinstance(value, str):
+            return {"columns": (value,)}
+        if isinstance(value, list):
+            return {"columns": tuple(value)}
+        if isinstance(value, dict) and "column" in value:
+            return {**{key: item for key, item in value.items() if key != "column"}, "columns": (value["column"],)}
+        return value
+
+
+class DatasetConfig(_Part):
+    """One SQL query over the party's data, and what its columns mean."""
+
+    sql: str
+    row_id: str
+    identifiers: dict[str, IdentifierConfig] = Field(default_factory=dict)
+    types: dict[str, ColumnKind] = Field(default_factory=dict)
+
+
+class PartyConfig(_Part):
+    """The content of `party.yaml`."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    data: str | None = None  # a DuckDB file; without one, the SQL reads Parquet, CSV or what is attached
+    attach: dict[str, str] = Field(default_factory=dict)  # alias → DuckDB file or connection string, always read-only
+    datasets: dict[str, DatasetConfig] = Field(default_factory=dict)
+    policy: Policy = Policy()
+    seed: int | None = None  # fixes initial weights and dropout, so that a simulation can be repeated
+
+    @field_validator("attach")
+    @classmethod
+    def _plain_names(cls, value: dict[str, str]) -> dict[str, str]:
+        if bad := [alias for alias in value if not alias.isidentifier()]:
+            raise ValueError(f"{bad[0]!r} is not a plain name")
+        return value
+
+    @model_validator(mode="after")
+    def _released_datasets_exist(self) -> PartyConfig:
+        if unknown := sorted(set(self.policy.release) - set(self.datasets)):
+            raise ValueError(f"policy.release names dataset {unknown[0]!r}, which `datasets` does not define")
+        return self
+
+
+class PartyHome:
+    """One party's folder and its configuration.
+
+    Raises `InputError` ``home.missing`` and ``home.invalid``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.config = _read_config(self.folder)
+        self.name = self.config.name
+
+    @property
+    def data_file(self) -> Path | None:
+        """The party's DuckDB file, if it has one."""
+        return self.folder / self.config.data if self.config.data else None
+
+    @property
+    def state_file(self) -> Path:
+        """The engine's own state."""
+        return self.folder / "state.duckdb"
+
+    def run_folder(self, run: str) -> Path:
+        """Log and checkpoints of one run."""
+        return self.folder / "runs" / run
+
+    def model_folder(self, run: str) -> Path:
+        """The party's part of the model of one run."""
+        return self.folder / "models" / run
+
+    def ledger_key(self) -> bytes:
+        """The 32 bytes that key the ledger's chain, made at first use and readable by the owner alone."""
+        path = self.folder / "ledger.key"
+        with disk_errors(self.name):
+            try:
+                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            except FileExistsError:
+                return path.read_bytes()
+            with os.fdopen(handle, "wb") as file:
+                file.write(secrets.token_bytes(32))
+            return path.read_bytes()
+
+
+def find_home(homes: Path, party: str) -> Path:
+    """The folder of a party below `homes`; raises `InputError` ``job.party_unknown``."""
+    folder = homes / party
+    if not (folder / PARTY_FILE).is_file():
+        raise InputError("job.party_unknown", party=party)
+    return folder
+
+
+def _read_config(folder: Path) -> PartyConfig:
+    path = folder / PARTY_FILE
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as failure:
+        raise InputError("home.missing", party=folder.name, detail=str(failure)) from failure
+    except yaml.YAMLError as failure:
+        line = getattr(getattr(failure, "problem_mark", None), "line", 0) + 1
+        raise InputError(
+            "home.invalid", party=folder.name, field=f"line {line}", problem="this is not YAML", detail=str(failure)
+        ) from failure
+    try:
+        config = PartyConfig.model_validate(content)
+    except ValidationError as failure:
+        first = failure.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"])) or "the whole file"
+        raise InputError("home.invalid", party=folder.name, field=field, problem=first["msg"]) from failure
+    if config.name != folder.name:
+        raise InputError(
+            "home.invalid", party=folder.name, field="name", problem="the folder must have the party's own name"
+        )
+    return config

@@ -1,0 +1,107 @@
+"""What one party allows. Everything is denied until its own engineer writes it into `party.yaml`.
+
+A job's `Terms` are judged before any row is read; a refusal names what was asked and what to do. The policy also bounds
+what the party's vault may tell its own flow (`publish`), since that flow belongs to a Prefect server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .errors import PolicyRefusal
+
+ALL = "*"
+Publishable = Literal["counts", "metrics", "curves"]
+
+
+class Release(BaseModel):
+    """What of one dataset may take part in a job."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    columns: tuple[str, ...] = Field(default=(), description="Columns that may be features.")
+    labels: tuple[str, ...] = Field(default=(), description="Columns that may be a label.")
+    at_least: Annotated[int, Field(ge=1)] = Field(description="The smallest number of shared patients.")
+    may_learn_membership: tuple[str, ...] = Field(
+        default=(), description="Parties that may learn which of their own patients this party has too."
+    )
+
+
+class Policy(BaseModel):
+    """All that a party allows; an empty policy allows nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kinds: tuple[Literal["vertical"], ...] = Field(default=(), description="Kinds of job.")
+    purposes: tuple[str, ...] = Field(default=(), description="Purposes, word for word.")
+    peers: tuple[str, ...] = Field(default=(), description="Parties it works with.")
+    release: dict[str, Release] = Field(default_factory=dict, description="By dataset.")
+    max_epochs: int = Field(default=0, ge=0, description="The most epochs of training that a job may ask for.")
+    publish: tuple[Publishable, ...] = Field(
+        default=(), description="What the party's flow, and so the Prefect server and the coordinator, may be told."
+    )
+    pooled_baselines: Literal["deny", "allow"] = Field(
+        default="deny", description="Simulations only: one process may read this party's rows beside its peers'."
+    )
+
+    def check(self, terms: Terms) -> Grant:
+        """Judge a job's terms.
+
+        Returns what the job gets, with "*" spelled out. Raises `PolicyRefusal` with the first reason found.
+        """
+        me = terms.party
+        if terms.kind not in self.kinds:
+            raise PolicyRefusal("policy.kind", party=me, kind=terms.kind)
+        if _plain(terms.purpose) not in map(_plain, self.purposes):
+            raise PolicyRefusal("policy.purpose", party=me)
+        for peer in terms.peers:
+            if peer not in self.peers:
+                raise PolicyRefusal("policy.peer", party=me, peer=peer)
+        if terms.dataset not in self.release:
+            raise PolicyRefusal("policy.dataset", party=me, dataset=terms.dataset)
+        release = self.release[terms.dataset]
+        columns = tuple(
+            dict.fromkeys(column for asked in terms.columns for column in (release.columns if asked == ALL else [asked]))
+        )
+        for column in columns:
+            if column not in release.columns:
+                raise PolicyRefusal("policy.column", party=me, dataset=terms.dataset, column=column)
+        if terms.label is not None and terms.label not in release.labels:
+            raise PolicyRefusal("policy.label", party=me, column=terms.label)
+        for peer in terms.membership_learners:
+            if peer not in release.may_learn_membership:
+                raise PolicyRefusal("policy.membership", party=me, peer=peer)
+        if terms.epochs > self.max_epochs:
+            raise PolicyRefusal("policy.rounds", party=me, asked=terms.epochs, allowed=self.max_epochs)
+        return Grant(columns, max(terms.at_least, release.at_least))
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The part of a job that one party's policy judges."""
+
+    kind: str
+    purpose: str
+    party: str
+    peers: tuple[str, ...]
+    dataset: str
+    columns: tuple[str, ...]  # "*" stands for all that the policy releases
+    label: str | None
+    at_least: int
+    membership_learners: tuple[str, ...]
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a policy lets a job have: the columns by name, and the floor that holds."""
+
+    columns: tuple[str, ...]
+    at_least: int
+
+
+def _plain(purpose: str) -> str:
+    return " ".join(purpose.casefold().split())

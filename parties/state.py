@@ -1,0 +1,145 @@
+"""The engine's own state at one party: `state.duckdb`, in short transactions under a file lock.
+
+It holds the runs, the alignments and the ledger's rows. Nothing here ever leaves the party.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import filelock
+
+from .errors import InputError, disk_errors
+from .home import PartyHome
+
+SCHEMA_VERSION = 1
+LOCK_TIMEOUT_S = 30.0
+_SCHEMA = """
+CREATE TABLE schema_version (version INTEGER);
+CREATE TABLE runs (
+    run VARCHAR PRIMARY KEY, job_digest VARCHAR, attempt INTEGER, status VARCHAR, private_seed VARCHAR,
+    sql_digest VARCHAR, data_digest VARCHAR, started TIMESTAMP
+);
+CREATE TABLE alignments (run VARCHAR PRIMARY KEY, digest VARCHAR, dataset VARCHAR, passes VARCHAR, row_ids VARCHAR[]);
+CREATE TABLE ledger (entry_number BIGINT PRIMARY KEY, entry VARCHAR, mac VARCHAR);
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a party remembers of one run of a job."""
+
+    run: str
+    job_digest: str
+    attempt: int
+    status: str  # unfinished, finished
+    private_seed: int
+
+
+@dataclass(frozen=True)
+class SavedAlignment:
+    """An alignment as the party keeps it: its own row ids in the shared order."""
+
+    digest: str
+    row_ids: Sequence[str]
+    passes: Sequence[dict[str, int]]
+
+
+class State:
+    """Short transactions on the state file of one party."""
+
+    def __init__(self, home: PartyHome) -> None:
+        self._home = home
+
+    @contextmanager
+    def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection within one transaction; committed at the end, or rolled back."""
+        lock = filelock.FileLock(self._home.state_file.with_suffix(".lock"), timeout=LOCK_TIMEOUT_S)
+        with disk_errors(self._home.name), lock, _duckdb_disk_errors(self._home.name):
+            connection = duckdb.connect(self._home.state_file)
+            try:
+                connection.begin()
+                _migrate(connection)
+                yield connection
+                connection.commit()
+            finally:
+                connection.close()  # an open transaction is rolled back
+
+    def begin_attempt(self, run: str, job_digest: str, *, fixed_seed: int | None, fresh: bool) -> Run:
+        """Note a new attempt at a run, before anything leaves.
+
+        The attempt's number only rises. `private_seed` stays the same for all attempts, so that a resumed run draws what
+        an uninterrupted one would have drawn; `fresh` forgets it and the alignment.
+        """
+        with self.transaction() as connection:
+            known = connection.execute(
+                "SELECT job_digest, attempt, status, private_seed FROM runs WHERE run = ?", [run]
+            ).fetchone()
+            goes_on = known is not None and known[0] == job_digest and known[2] == "unfinished" and not fresh
+            seed = int(known[3]) if known and goes_on else secrets.randbits(63) if fixed_seed is None else fixed_seed
+            attempt = known[1] + 1 if known else 1
+            if not goes_on:
+                connection.execute("DELETE FROM alignments WHERE run = ?", [run])
+            connection.execute(
+                "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, 'unfinished', ?, NULL, NULL, current_localtimestamp())",
+                [run, job_digest, attempt, str(seed)],
+            )
+        return Run(run, job_digest, attempt, "unfinished", seed)
+
+    def finish(self, run: str) -> None:
+        """Note that a run has ended well."""
+        with self.transaction() as connection:
+            connection.execute("UPDATE runs SET status = 'finished' WHERE run = ?", [run])
+
+    def note_data(self, run: str, *, sql_digest: str, data_digest: str) -> None:
+        """Keep the digests of the SQL and of the rows that this attempt trains on."""
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE runs SET sql_digest = ?, data_digest = ? WHERE run = ?", [sql_digest, data_digest, run]
+            )
+
+    def data_digest(self, run: str) -> str | None:
+        """The digest of the rows that the last attempt trained on, if it came that far."""
+        with self.transaction() as connection:
+            row = connection.execute("SELECT data_digest FROM runs WHERE run = ?", [run]).fetchone()
+        return row[0] if row else None
+
+    def save_alignment(self, run: str, dataset: str, alignment: SavedAlignment) -> None:
+        """Keep an alignment for later phases and attempts."""
+        with self.transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO alignments VALUES (?, ?, ?, ?, ?)",
+                [run, alignment.digest, dataset, json.dumps(list(alignment.passes)), list(alignment.row_ids)],
+            )
+
+    def load_alignment(self, run: str) -> SavedAlignment | None:
+        """The alignment of an unfinished run, if one was reached."""
+        with self.transaction() as connection:
+            row = connection.execute("SELECT digest, row_ids, passes FROM alignments WHERE run = ?", [run]).fetchone()
+        return SavedAlignment(row[0], row[1], json.loads(row[2])) if row else None
+
+
+def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
+    tables: list[tuple[Any, ...]] = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+    if not tables:
+        connection.execute(_SCHEMA)
+        connection.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
+
+
+@contextmanager
+def _duckdb_disk_errors(party: str) -> Iterator[None]:
+    # DuckDB wraps the system's words; it has no error number to ask for.
+    try:
+        yield
+    except duckdb.Error as failure:
+        if any(words in str(failure) for words in ("No space left", "File too large", "Disk quota")):
+            raise InputError("disk.full", party=party, detail=str(failure)) from failure
+        if "Permission denied" in str(failure) or "Read-only file system" in str(failure):
+            raise InputError("disk.denied", party=party, detail=str(failure)) from failure
+        raise
