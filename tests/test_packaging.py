@@ -88,7 +88,7 @@ def test_the_wheel_holds_the_packages_files_and_nothing_else(wheel: Path) -> Non
 
 
 def test_every_folder_of_code_is_listed_as_a_package() -> None:
-    aside = {"tests", "typings", "examples", "docs"}
+    aside = {"tests", "tools", "typings", "examples", "docs"}
     folders = {Path(name).parent for name in files_of_git() if name.endswith(".py")}
     assert {f.as_posix() for f in folders if f.parts and f.parts[0] not in aside} == set(PACKAGES)
 
