@@ -43,6 +43,7 @@ def _known_code(value: str) -> str:
 Alias = Annotated[str, AfterValidator(_known_alias)]
 Code = Annotated[str, AfterValidator(_known_code)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+JobField = Literal["kind", "name", "purpose", "parties", "align", "model", "training", "version"]
 Part = Literal["train", "validation", "test"]
 FactName = Literal["party", "peer", "dataset", "column", "identifier", "kind"]
 NumberName = Literal["count", "entry", "asked", "allowed", "seconds"]
@@ -150,11 +151,12 @@ class Failed(_Event):
     topic: Topic | None = None
     step: Step | None = None
     part: Part | None = None
+    field: JobField | None = None
 
     def error(self, where: str = "") -> IsthmusError:
         """The error itself, in words."""
         facts: dict[str, str | int] = {**self.names, **self.numbers}
-        words = {"topic": self.topic, "step": self.step, "part": self.part}
+        words = {"topic": self.topic, "step": self.step, "part": self.part, "field": self.field}
         facts |= {name: str(word) for name, word in words.items() if word}
         return error_of(self.code, where=where, **facts)
 
@@ -187,6 +189,7 @@ def public_failure(phase: Phase, error: IsthmusError, aliases: Iterable[str]) ->
             "topic": facts.get("topic"),
             "step": facts.get("step"),
             "part": facts.get("part"),
+            "field": facts["field"] if facts.get("field") in JobField.__args__ else None,
         },
         context={"aliases": known},
     )

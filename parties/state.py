@@ -26,7 +26,9 @@ CREATE TABLE runs (
     run VARCHAR PRIMARY KEY, job_digest VARCHAR, attempt INTEGER, status VARCHAR, private_seed VARCHAR,
     sql_digest VARCHAR, data_digest VARCHAR, started TIMESTAMP
 );
-CREATE TABLE alignments (run VARCHAR PRIMARY KEY, digest VARCHAR, dataset VARCHAR, passes VARCHAR, row_ids VARCHAR[]);
+CREATE TABLE alignments (
+    run VARCHAR PRIMARY KEY, digest VARCHAR, source_digest VARCHAR, passes VARCHAR, row_ids VARCHAR[]
+);
 CREATE TABLE ledger (entry_number BIGINT PRIMARY KEY, entry VARCHAR, mac VARCHAR);
 """
 
@@ -40,6 +42,7 @@ class Run:
     attempt: int
     status: str  # unfinished, finished
     private_seed: int
+    data_digest: str | None  # of the rows that the last attempt trained on
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class SavedAlignment:
     """An alignment as the party keeps it: its own row ids in the shared order."""
 
     digest: str
+    source_digest: str  # of the identifiers that it was made from
     row_ids: Sequence[str]
     passes: Sequence[dict[str, int]]
 
@@ -79,18 +83,20 @@ class State:
         """
         with self.transaction() as connection:
             known = connection.execute(
-                "SELECT job_digest, attempt, status, private_seed FROM runs WHERE run = ?", [run]
+                "SELECT job_digest, attempt, status, private_seed, data_digest FROM runs WHERE run = ?", [run]
             ).fetchone()
             goes_on = known is not None and known[0] == job_digest and known[2] == "unfinished" and not fresh
-            seed = int(known[3]) if known and goes_on else secrets.randbits(63) if fixed_seed is None else fixed_seed
             attempt = known[1] + 1 if known else 1
-            if not goes_on:
+            if known and goes_on:
+                seed, data_digest = int(known[3]), known[4]
+            else:
+                seed, data_digest = secrets.randbits(63) if fixed_seed is None else fixed_seed, None
                 connection.execute("DELETE FROM alignments WHERE run = ?", [run])
             connection.execute(
-                "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, 'unfinished', ?, NULL, NULL, current_localtimestamp())",
-                [run, job_digest, attempt, str(seed)],
+                "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, 'unfinished', ?, NULL, ?, current_localtimestamp())",
+                [run, job_digest, attempt, str(seed), data_digest],
             )
-        return Run(run, job_digest, attempt, "unfinished", seed)
+        return Run(run, job_digest, attempt, "unfinished", seed, data_digest)
 
     def finish(self, run: str) -> None:
         """Note that a run has ended well."""
@@ -104,25 +110,27 @@ class State:
                 "UPDATE runs SET sql_digest = ?, data_digest = ? WHERE run = ?", [sql_digest, data_digest, run]
             )
 
-    def data_digest(self, run: str) -> str | None:
-        """The digest of the rows that the last attempt trained on, if it came that far."""
-        with self.transaction() as connection:
-            row = connection.execute("SELECT data_digest FROM runs WHERE run = ?", [run]).fetchone()
-        return row[0] if row else None
-
-    def save_alignment(self, run: str, dataset: str, alignment: SavedAlignment) -> None:
+    def save_alignment(self, run: str, alignment: SavedAlignment) -> None:
         """Keep an alignment for later phases and attempts."""
         with self.transaction() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO alignments VALUES (?, ?, ?, ?, ?)",
-                [run, alignment.digest, dataset, json.dumps(list(alignment.passes)), list(alignment.row_ids)],
+                [
+                    run,
+                    alignment.digest,
+                    alignment.source_digest,
+                    json.dumps(list(alignment.passes)),
+                    list(alignment.row_ids),
+                ],
             )
 
     def load_alignment(self, run: str) -> SavedAlignment | None:
         """The alignment of an unfinished run, if one was reached."""
         with self.transaction() as connection:
-            row = connection.execute("SELECT digest, row_ids, passes FROM alignments WHERE run = ?", [run]).fetchone()
-        return SavedAlignment(row[0], row[1], json.loads(row[2])) if row else None
+            row = connection.execute(
+                "SELECT digest, source_digest, row_ids, passes FROM alignments WHERE run = ?", [run]
+            ).fetchone()
+        return SavedAlignment(row[0], row[1], row[2], json.loads(row[3])) if row else None
 
 
 def _migrate(connection: duckdb.DuckDBPyConnection) -> None:

@@ -1,0 +1,203 @@
+"""Start the vaults of a job as processes on this machine, each with its own home, joined by socket pairs.
+
+This module knows no Prefect: `run_here` runs a whole job without it, for tests and benchmarks; the flows in `party` and
+`coordinate` use the same `Here`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from ..parties.errors import InternalError, IsthmusError, PeerFailure
+from ..parties.events import Failed, Finished, Phase, parse
+from ..parties.home import find_home
+from ..parties.network.local import socket_pair
+from .jobs import VerticalJob
+from .journal import Journal
+
+TIMEOUT_S = 60.0
+STOP_S = 5.0
+LAST_WORDS_S = 3.0
+ALL_PHASES = tuple(Phase)
+ALIGN_PHASES = (Phase.AGREE, Phase.ALIGN, Phase.CLOSE)
+
+
+class Vault:
+    """A flow's handle on one vault: commands go down, public events come up into the journal."""
+
+    def __init__(self, party: str, job: VerticalJob, journal: Journal) -> None:
+        self.party = party
+        self._job, self._aliases, self._journal = job, job.aliases(), journal
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def start(self, home: Path, ends: dict[str, socket.socket], run: str, fresh: bool, timeout_s: float) -> None:
+        """Start the process and tell it which job it is for."""
+        ours, theirs = socket_pair()
+        passed = [theirs.fileno(), *(end.fileno() for end in ends.values())]
+        peers = [word for peer, end in ends.items() for word in ("--peer", f"{peer}={end.fileno()}")]
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "isthmus.flows.vault", "--home", str(home), "--control", str(passed[0]), *peers),
+            pass_fds=passed,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,  # it opens its own log in the party's home
+            stderr=asyncio.subprocess.DEVNULL,
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C goes to the flow, which closes the pipe
+        )
+        theirs.close()
+        for end in ends.values():
+            end.close()
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        await self._say({"job": self._job.canonical(), "run": run, "fresh": fresh, "timeout_s": timeout_s})
+
+    async def phase(self, phase: Phase) -> None:
+        """Have one phase done; its events go into the journal.
+
+        Raises the vault's error, in words made here from its code, or `PeerFailure` ``vault.died``.
+        """
+        assert self._reader is not None
+        await self._say({"phase": phase.value})
+        while line := await self._reader.readline():
+            try:
+                event = parse(line, self._aliases)
+            except ValidationError:
+                break  # whatever it is, it is not for our eyes
+            self._journal.note(self.party, event)
+            if isinstance(event, Failed):
+                raise event.error()
+            if isinstance(event, Finished) and event.phase is phase:
+                return
+        raise PeerFailure("vault.died", party=self.party)
+
+    async def stop(self) -> None:
+        """Close the pipe, at which the vault ends; kill it if it does not."""
+        if self._writer is not None:
+            self._writer.close()
+        if self._process is not None and self._process.returncode is None:
+            try:
+                await asyncio.wait_for(self._process.wait(), STOP_S)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+
+    async def _say(self, line: dict[str, Any]) -> None:
+        assert self._writer is not None
+        with contextlib.suppress(ConnectionError):  # the reading side will see that it is gone
+            self._writer.write(json.dumps(line).encode() + b"\n")
+            await self._writer.drain()
+
+    @property
+    def pid(self) -> int | None:
+        """The vault's process id."""
+        return self._process.pid if self._process else None
+
+
+class Here:
+    """All vaults of one attempt at a job, on this machine. Use as an async context manager: leaving it stops them."""
+
+    def __init__(
+        self,
+        job: VerticalJob,
+        homes: Path,
+        run: str,
+        journal: Journal,
+        *,
+        fresh: bool = False,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self.job, self.journal = job, journal
+        self._folders = {party.name: find_home(homes, party.name) for party in job.parties}
+        self._run, self._fresh, self._timeout_s = run, fresh, timeout_s
+        self._ends: dict[str, dict[str, socket.socket]] = {party.name: {} for party in job.parties}
+        self.vaults = {party.name: Vault(party.name, job, journal) for party in job.parties}
+
+    async def __aenter__(self) -> Self:
+        """Make the socket pairs that join the active party to every other."""
+        for passive in self.job.passive:
+            one, other = socket_pair()
+            self._ends[self.job.active.name][passive.name] = one
+            self._ends[passive.name][self.job.active.name] = other
+        return self
+
+    async def start(self, party: str) -> Vault:
+        """Start one party's vault."""
+        vault = self.vaults[party]
+        await vault.start(self._folders[party], self._ends.pop(party), self._run, self._fresh, self._timeout_s)
+        return vault
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop every vault that is still there."""
+        for ends in self._ends.values():
+            for end in ends.values():
+                end.close()
+        await asyncio.gather(*(vault.stop() for vault in self.vaults.values()))
+
+
+async def together(parties: Sequence[str], run_party: Callable[[str], Awaitable[object]]) -> None:
+    """Run every party's side at once; the first failure cancels the rest.
+
+    Raises the error that explains the failure best: when one party stops, its peers also fail, a little later and with less
+    to say.
+    """
+    tasks = {asyncio.ensure_future(run_party(party)): party for party in parties}
+    try:
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        if pending:
+            more, _ = await asyncio.wait(pending, timeout=LAST_WORDS_S)
+            done |= more
+        errors = [error for task in done if (error := task.exception()) is not None]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if errors:
+        raise min(errors, key=_rank)
+
+
+async def run_here(
+    job: VerticalJob,
+    homes: Path,
+    run: str,
+    *,
+    phases: Sequence[Phase] = ALL_PHASES,
+    fresh: bool = False,
+    journal: Journal | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> Journal:
+    """Run a job with real vault processes and without Prefect; returns its journal."""
+    journal = journal or Journal(run)
+    async with Here(job, homes, run, journal, fresh=fresh, timeout_s=timeout_s) as here:
+
+        async def one(party: str) -> None:
+            vault = await here.start(party)
+            for phase in phases:
+                await vault.phase(phase)
+
+        await together([party.name for party in job.parties], one)
+    return journal
+
+
+def _rank(error: BaseException) -> int:
+    if not isinstance(error, IsthmusError):
+        return 0
+    if isinstance(error, InternalError):
+        return 1
+    return 4 if error.code.startswith("peer.") else 3 if isinstance(error, PeerFailure) else 2
+
+
+def _environment() -> dict[str, str]:
+    """What a vault gets of our environment: nothing of Prefect's, whose keys are not for it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return {**kept, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

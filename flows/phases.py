@@ -1,0 +1,318 @@
+"""What a party does in each phase of a vertical job, inside its vault.
+
+::
+
+    agree     policy judges the terms; own data are looked at; the members compare the job, field by field
+    align     linkage keys, private set intersection, the alignment is kept in the party's state
+    train     split training; checkpoints; the party's own part of the model is saved
+    evaluate  joint scoring of the held-out patients; only the active party sees scores
+    close     channels and ledger are closed; the run is finished
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..horizontal import metrics
+from ..parties.checkpoint import Checkpoints, write_tensors
+from ..parties.errors import InputError, PolicyRefusal
+from ..parties.events import Count, Curve, Fingerprint, Metric, Phase, Progress, Resumed, Traffic
+from ..parties.home import PartyHome
+from ..parties.ledger import Ledger
+from ..parties.network.channel import Channel
+from ..parties.network.message import Step, Topic
+from ..parties.state import Run, SavedAlignment, State
+from ..parties.store import Store
+from ..parties.table import Column, Identifier
+from ..psi import Alignment, align_active, align_passive
+from ..vertical import (
+    ActivePart,
+    EpochReport,
+    PassivePart,
+    SplitPlan,
+    score_active,
+    score_passive,
+    split_rows,
+    train_active,
+    train_passive,
+)
+from .jobs import PROTOCOL_VERSION, LogisticModel, VerticalJob
+from .publisher import Publisher
+
+SCORES_FILE = "scores.safetensors"
+_log = logging.getLogger("isthmus.vault")
+
+
+def plan_of(job: VerticalJob) -> SplitPlan:
+    """The split training that a job asks for."""
+    training = job.training.model_dump()
+    if isinstance(job.model, LogisticModel):
+        return SplitPlan(kind="logistic", **training)
+    return SplitPlan(
+        kind="network",
+        bottom=job.model.bottom,
+        top=job.model.top,
+        merge=job.model.merge,
+        dropout=job.model.dropout,
+        **training,
+    )
+
+
+class VerticalPhases:
+    """One party's side of one attempt at a vertical job."""
+
+    def __init__(
+        self, home: PartyHome, job: VerticalJob, run: str, channels: Mapping[str, Channel], tell: Publisher, fresh: bool
+    ) -> None:
+        self._home, self._job, self._run_name, self._channels, self._tell = home, job, run, channels, tell
+        self._fresh = fresh
+        self._me = home.name
+        self._is_active = job.active.name == home.name
+        self._mine = job.party(home.name)
+        self._digest = job.digest()
+        self._state = State(home)
+        self._checkpoints = Checkpoints(home.run_folder(run) / "checkpoints", party=home.name)
+        self._columns: tuple[str, ...] = ()
+        self._floor = 0
+        self._run: Run | None = None
+        self._row_ids: Sequence[str] = ()
+        self._alignment_digest = ""
+        self._part: ActivePart | PassivePart | None = None
+        self._label: np.ndarray[Any, np.dtype[np.float32]] | None = None
+        self._evaluated = False
+
+    # --- agree -------------------------------------------------------------------------------------------------------
+
+    def agree(self) -> None:
+        """Policy first, then own data, then the job with every peer: nothing leaves before the first two are content."""
+        grant = self._home.config.policy.check(self._job.terms(self._me))
+        self._columns = tuple(column for column in grant.columns if column != self._mine.label)
+        self._floor = grant.at_least
+        self._store = Store(self._home, self._mine.dataset)
+        self._look_at_data()
+        self._run = self._state.begin_attempt(
+            self._run_name, self._digest, fixed_seed=self._home.config.seed, fresh=self._fresh
+        )
+        _log.info("attempt %d at run %s, SQL digest %s", self._run.attempt, self._run_name, self._store.sql_digest)
+        known = self._state.load_alignment(self._run_name)
+        if known is not None and known.source_digest != self._source_digest:
+            known = None  # rows have come or gone, or were corrected, since
+        proposal = {
+            "version": PROTOCOL_VERSION,
+            "job": self._job.canonical(),
+            "attempt": self._run.attempt,
+            "alignment": known.digest if known else "",
+        }
+        for channel in self._channels.values():
+            channel.send(Topic.AGREE, Step.JOB, proposal)
+        theirs = {peer: self._compare(channel) for peer, channel in self._channels.items()}
+        if not self._agree_on_alignment(known.digest if known else "", theirs):
+            known = None
+        self._tell(Fingerprint(name="job", value=self._digest))
+        if known is None:
+            self._checkpoints.clear()
+        else:
+            self._row_ids, self._alignment_digest = known.row_ids, known.digest
+
+    def _look_at_data(self) -> None:
+        """Read everything that the job will use once, so that what is wrong with it is known before anybody waits."""
+        row_ids = self._store.row_ids()
+        if self._mine.label is not None:
+            self._store.label(self._mine.label, row_ids)
+        elif not self._columns:
+            raise InputError("data.no_columns", party=self._me, dataset=self._mine.dataset)
+        self._store.columns(self._columns, row_ids)
+        self._all_row_ids, self._identifiers = row_ids, self._store.identifiers(self._identifier_names(), row_ids)
+        self._source_digest = _digest_of_identifiers(row_ids, self._identifiers)
+        self._tell(Count(name="rows", value=len(row_ids)))
+        self._tell(Count(name="columns", value=len(self._columns)))
+
+    def _compare(self, channel: Channel) -> str:
+        """Stop at the first field that differs; return the peer's alignment digest."""
+        theirs = channel.receive(Topic.AGREE, Step.JOB).fields
+        job, mine = theirs.get("job"), self._job.canonical()
+        if theirs.get("version") != PROTOCOL_VERSION or not isinstance(job, dict):
+            raise InputError("job.not_agreed", party=self._me, peer=channel.peer, field="version")
+        for field in sorted(mine.keys() | job.keys()):
+            if mine.get(field) != job.get(field):
+                raise InputError("job.not_agreed", party=self._me, peer=channel.peer, field=str(field))
+        return str(theirs.get("alignment", ""))
+
+    def _agree_on_alignment(self, mine: str, theirs: Mapping[str, str]) -> bool:
+        """Whether all hold the same alignment of an earlier attempt; the active party, who speaks to all, decides."""
+        if self._is_active:
+            same = bool(mine) and all(other == mine for other in theirs.values())
+            for channel in self._channels.values():
+                channel.send(Topic.AGREE, Step.RESUME, {"same": same})
+            return same
+        (channel,) = self._channels.values()
+        return bool(channel.receive(Topic.AGREE, Step.RESUME).fields.get("same")) and bool(mine)
+
+    # --- align -------------------------------------------------------------------------------------------------------
+
+    def align(self) -> None:
+        """Find the shared patients, or go on with those that an earlier attempt found."""
+        if self._alignment_digest:
+            self._tell(Resumed(phase=Phase.ALIGN))
+            if len(self._row_ids) < self._floor:  # the policy may have been tightened since
+                raise PolicyRefusal("policy.too_few")
+        else:
+            self._align_anew()
+        self._tell(Count(name="shared", value=len(self._row_ids)))
+        self._tell(Fingerprint(name="alignment", value=self._alignment_digest))
+
+    def _align_anew(self) -> None:
+        row_ids, identifiers = self._all_row_ids, self._identifiers
+        options: dict[str, Any] = {
+            "floor": self._floor,
+            "job_digest": self._digest,
+            "on_progress": self._align_progress,
+        }
+        alignment: Alignment
+        if self._is_active:
+            alignment = align_active(self._channels, identifiers, self._job.align.keys, **options)
+        else:
+            (channel,) = self._channels.values()
+            alignment = align_passive(channel, identifiers, self._job.align.keys, **options)
+        self._row_ids, self._alignment_digest = row_ids[alignment.rows].tolist(), alignment.digest
+        passes = [asdict(counts) for counts in alignment.passes]
+        for counts in alignment.passes:
+            for name, value in (
+                ("keys_null", counts.null),
+                ("keys_repeated", counts.repeated),
+                ("keys_used", counts.used),
+                ("matched", counts.matched),
+            ):
+                self._tell(Count(name=name, value=value, linkage_pass=counts.linkage_pass))
+        self._state.save_alignment(
+            self._run_name, SavedAlignment(alignment.digest, self._source_digest, self._row_ids, passes)
+        )
+
+    def _align_progress(self, index: int, passes: int, done: int, total: int) -> None:
+        self._tell(Progress(phase=Phase.ALIGN, index=index, units=passes, done=done, total=total))
+
+    def _identifier_names(self) -> list[str]:
+        return list(dict.fromkeys(name for key in self._job.align.keys for name in key))
+
+    # --- train -------------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Train the split model and save this party's part of it."""
+        assert self._run is not None
+        row_ids = np.array(self._row_ids, dtype=object)
+        columns = self._store.columns(self._columns, row_ids)
+        if self._mine.label is not None:
+            self._label = self._store.label(self._mine.label, row_ids)
+        data_digest = _digest_of(columns, self._label)
+        if data_digest != self._run.data_digest:
+            self._checkpoints.clear()  # what was learnt from other rows is no beginning
+        self._state.note_data(self._run_name, sql_digest=self._store.sql_digest, data_digest=data_digest)
+        options: dict[str, Any] = {
+            "party": self._me,
+            "job_digest": self._digest,
+            "alignment_digest": self._alignment_digest,
+            "private_seed": self._run.private_seed,
+            "checkpoints": self._checkpoints,
+            "on_epoch": self._train_progress,
+        }
+        plan = plan_of(self._job)
+        if self._label is not None:
+            self._part = train_active(self._channels, columns, self._label, plan, **options)
+        else:
+            (channel,) = self._channels.values()
+            self._part = train_passive(channel, columns, plan, **options)
+        path = self._home.model_folder(self._run_name) / "part.safetensors"
+        self._part.save(path)
+        self._tell(Fingerprint(name="model", value=hashlib.sha256(path.read_bytes()).hexdigest()))
+
+    def _train_progress(self, report: EpochReport) -> None:
+        if report.resumed_from is not None:
+            self._tell(Resumed(phase=Phase.TRAIN, epoch=report.resumed_from))
+        self._tell(
+            Progress(
+                phase=Phase.TRAIN, index=report.epoch, units=report.epochs, done=report.batch, total=report.batches
+            )
+        )
+        if report.batch < report.batches:
+            return
+        if report.loss is not None:
+            self._tell(Metric(name="log_loss", part="train", value=report.loss, epoch=report.epoch))
+        if report.validation_auc is not None:
+            self._tell(Metric(name="auc", part="validation", value=report.validation_auc, epoch=report.epoch))
+
+    # --- evaluate ----------------------------------------------------------------------------------------------------
+
+    def evaluate(self) -> None:
+        """Score the held-out patients together; the active party judges, and keeps the scores at home."""
+        assert self._part is not None
+        training = self._job.training
+        parts = split_rows(
+            len(self._row_ids), training.validation_share, training.test_share, training.seed, self._alignment_digest
+        )
+        for name, rows in (("train_rows", parts.train), ("validation_rows", parts.validation), ("test_rows", parts.test)):
+            self._tell(Count(name=name, value=len(rows)))  # type: ignore[arg-type]
+        if isinstance(self._part, PassivePart):
+            (channel,) = self._channels.values()
+            score_passive(channel, self._part, parts.test)
+        else:
+            assert self._label is not None
+            scores = score_active(self._channels, self._part, parts.test)
+            label = self._label[parts.test]
+            write_tensors(
+                self._scores_file,
+                {"rows": parts.test, "label": label, "score": scores},
+                {"run": self._run_name},
+                party=self._me,
+            )
+            for metric in metrics.binary_metrics(label, scores):
+                self._tell(Metric(part="test", **metric._asdict()))
+            self._tell(Metric(name="best_epoch", part="validation", value=self._part.best_epoch))
+            for name, curve in (("roc", metrics.roc_curve), ("calibration", metrics.calibration_curve)):
+                x, y = curve(label, scores)
+                self._tell(Curve(name=name, part="test", x=tuple(x.tolist()), y=tuple(y.tolist())))  # type: ignore[arg-type]
+        self._evaluated = True
+
+    @property
+    def _scores_file(self) -> Path:
+        return self._home.run_folder(self._run_name) / SCORES_FILE
+
+    # --- close -------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End every channel and the ledger's rows; a run that was evaluated is finished."""
+        for peer, channel in self._channels.items():
+            channel.close()
+            for topic in sorted(channel.sent.keys() | channel.received.keys()):
+                self._tell(Traffic(peer=peer, topic=topic, sent=channel.sent[topic], received=channel.received[topic]))
+        self._tell(Fingerprint(name="ledger", value=Ledger(self._home).verify().head))
+        if self._evaluated:
+            self._state.finish(self._run_name)
+            self._checkpoints.clear()
+
+
+def _digest_of(columns: Sequence[Column], label: np.ndarray[Any, Any] | None) -> str:
+    """SHA-256 over the values that a party trains on."""
+    digest = hashlib.sha256()
+    for column in columns:
+        digest.update(f"{column.name}\n{column.kind}\n".encode())
+        values = column.values
+        digest.update(repr(values.tolist()).encode() if values.dtype == object else values.tobytes())
+    digest.update(b"" if label is None else label.tobytes())
+    return digest.hexdigest()
+
+
+def _digest_of_identifiers(row_ids: np.ndarray[Any, Any], identifiers: Mapping[str, Identifier]) -> str:
+    """SHA-256 over what an alignment is made from; it stays at the party."""
+    digest = hashlib.sha256(repr(row_ids.tolist()).encode())
+    for name, identifier in sorted(identifiers.items()):
+        digest.update(f"{name}\n{identifier.date_format}\n".encode())
+        for texts in identifier.columns:
+            digest.update(repr(texts.tolist()).encode())
+    return digest.hexdigest()

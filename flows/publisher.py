@@ -1,0 +1,62 @@
+"""Publisher: the only way out of a vault to its flow, held by the party's policy."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from ..parties.errors import IsthmusError
+from ..parties.events import Count, Curve, Metric, Phase, Progress, PublicEvent, parse, public_failure
+from ..parties.policy import Policy, Publishable
+
+PROGRESS_EVERY_S = 0.2
+_NEEDS: dict[type, Publishable] = {Count: "counts", Metric: "metrics", Curve: "curves"}
+
+
+class Publisher:
+    """Writes events as JSON lines, if they name nothing but the job's aliases and the policy lets their kind go."""
+
+    def __init__(self, write: Callable[[bytes], None], aliases: Iterable[str]) -> None:
+        self._write, self._aliases = write, frozenset(aliases)
+        self._allowed: tuple[Publishable, ...] = ()  # nothing, until a policy has been read
+        self._lock = threading.Lock()
+        self._last_progress = (0.0, (Phase.AGREE, 0))
+
+    def obey(self, policy: Policy) -> None:
+        """Hold to a party's policy from here on."""
+        self._allowed = policy.publish
+
+    def __call__(self, event: PublicEvent) -> None:
+        """Let an event go, or withhold it."""
+        needed = _NEEDS.get(type(event))
+        if needed is not None and needed not in self._allowed:
+            return
+        if isinstance(event, Progress):
+            if self._too_soon(event):
+                return
+            if "counts" not in self._allowed:  # how many rows there are is a count: say only the share that is done
+                share = round(100 * event.done / event.total) if event.total else 100
+                event = event.model_copy(update={"done": share, "total": 100})
+        self._put(event)
+
+    def failure(self, phase: Phase, error: IsthmusError) -> None:
+        """Tell that a phase failed: the code, and what of its facts is public."""
+        event = public_failure(phase, error, self._aliases)
+        if "counts" not in self._allowed:
+            event = event.model_copy(update={"numbers": {}})
+        self._put(event)
+
+    def _put(self, event: PublicEvent) -> None:
+        line = event.model_dump_json()
+        parse(line, self._aliases)  # the same check that the flow makes: what it would refuse is never written
+        with self._lock:
+            self._write(line.encode() + b"\n")
+
+    def _too_soon(self, event: Progress) -> bool:
+        unit, now = (event.phase, event.index), time.monotonic()
+        last, last_unit = self._last_progress
+        if event.done < event.total and unit == last_unit and now - last < PROGRESS_EVERY_S:
+            return True
+        self._last_progress = (now, unit)
+        return False

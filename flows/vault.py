@@ -1,0 +1,138 @@
+"""A vault's main: the process of one party that can read its rows and keys.
+
+It is commanded over one pipe (JSON lines, see `Command`) and answers with `PublicEvent`s, nothing else. It speaks to its
+peers' vaults over channels. It imports no Prefect, writes its log to the party's own home, and ends when the pipe does: a
+vault whose flow is gone leaves nothing running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..parties.errors import InternalError, IsthmusError, disk_errors
+from ..parties.events import Finished, Phase, Started
+from ..parties.home import PartyHome
+from ..parties.ledger import Ledger
+from ..parties.network.channel import Channel
+from ..parties.network.local import SocketCarrier
+from .jobs import VerticalJob
+from .phases import VerticalPhases
+from .publisher import Publisher
+
+RUN_PATTERN = r"^[a-z][a-z0-9_-]{0,79}$"
+_log = logging.getLogger("isthmus.vault")
+
+
+class Open(BaseModel):
+    """The first line on the pipe: which job, which run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    job: VerticalJob
+    run: str = Field(pattern=RUN_PATTERN)
+    fresh: bool = False
+    timeout_s: float = Field(default=60.0, gt=0)
+
+
+class Command(BaseModel):
+    """Every further line: the phase to do next."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    phase: Phase
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve one job; returns the process's exit code."""
+    parser = argparse.ArgumentParser(description="The process of one party that can read its rows.")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--control", type=int, required=True, help="file descriptor of the pipe to the flow")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=FD", help="a socket to a peer's vault")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the flow's to handle; it closes the pipe
+    torch.set_num_threads(1)  # several vaults share a machine; and one thread adds up in one order
+    control = socket.socket(fileno=options.control)
+    commands: queue.Queue[bytes] = queue.Queue()
+    threading.Thread(target=_listen, args=(control, commands), daemon=True).start()
+    opening = Open.model_validate_json(commands.get())
+    ends = {name: int(number) for name, number in (peer.rsplit("=", 1) for peer in options.peer)}
+    tell = Publisher(control.sendall, opening.job.aliases())
+    return _serve(opening, options.home, ends, commands, tell)
+
+
+def _serve(opening: Open, folder: Path, ends: dict[str, int], commands: queue.Queue[bytes], tell: Publisher) -> int:
+    phase, party = Phase.AGREE, folder.name
+    channels: dict[str, Channel] = {}
+    try:
+        home = PartyHome(folder)
+        _log_to(home, opening.run)
+        tell.obey(home.config.policy)
+        log = Ledger(home).job(opening.run, opening.job.digest())
+        for peer, number in ends.items():
+            carrier = SocketCarrier(socket.socket(fileno=number))
+            channels[peer] = Channel(carrier, me=party, peer=peer, log=log, timeout_s=opening.timeout_s)
+        phases = VerticalPhases(home, opening.job, opening.run, channels, tell, opening.fresh)
+        while phase is not Phase.CLOSE:
+            phase = Command.model_validate_json(commands.get()).phase
+            work: Callable[[], None] = getattr(phases, phase.value)
+            began = time.monotonic()
+            tell(Started(phase=phase))
+            work()
+            tell(Finished(phase=phase, seconds=time.monotonic() - began))
+        return 0
+    except IsthmusError as error:
+        _log.error("%s: %s %s", phase, error, error.detail, exc_info=isinstance(error, InternalError))
+        tell.failure(phase, error)
+        return error.exit_code
+    except Exception:
+        _log.exception("%s: a fault of ours", phase)
+        tell.failure(phase, InternalError("internal", party=party))
+        return 1
+    finally:
+        for channel in channels.values():
+            with suppress(IsthmusError):  # the error that brought us here has been told already
+                channel.close()
+
+
+def _listen(control: socket.socket, commands: queue.Queue[bytes]) -> None:
+    """Queue the flow's lines; when the flow is gone, so are we, whatever the main thread is doing.
+
+    Nothing needs tidying up: files are renamed into place when they are whole, and state is written in transactions.
+    """
+    with control.makefile("rb") as lines:
+        for line in lines:
+            commands.put(line)
+    os._exit(0)
+
+
+def _log_to(home: PartyHome, run: str) -> None:
+    """Everything that this process says goes to the party's own file, whatever library says it."""
+    path = home.run_folder(run) / "vault.log"
+    with disk_errors(home.name):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(file, sys.stdout.fileno())
+    os.dup2(file, sys.stderr.fileno())
+    os.close(file)
+    logging.raiseExceptions = False  # a full disk must not hide the error that says so
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, force=True, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
