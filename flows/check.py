@@ -1,0 +1,132 @@
+"""`isthmus check`: what a job would do, said before anything leaves.
+
+Every party whose home is on this machine is asked: its policy judges the terms, its store counts rows and looks at the
+columns' types. No vault starts, no ledger row is written, no channel is opened.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..parties.errors import IsthmusError
+from ..parties.home import PartyHome, find_home
+from ..parties.network.message import Topic
+from ..parties.store import Store
+from .jobs import LogisticModel, VerticalJob
+
+POINT_NBYTES, CUT_POINT_NBYTES, INDEX_NBYTES, SEED_NBYTES, FLOAT_NBYTES = 33, 16, 4, 32, 4
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one party's policy and store say to the job."""
+
+    party: str
+    role: str
+    rows: int | None
+    columns: tuple[str, ...]
+    floor: int | None
+    error: IsthmusError | None
+    publishes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """Bytes that would leave one party for another, at most."""
+
+    sender: str
+    receiver: str
+    topic: Topic
+    what: str
+    nbytes: int | None  # None where a row count is not known here
+
+
+@dataclass(frozen=True)
+class Check:
+    """The dry run of a job."""
+
+    asked: tuple[Asked, ...]
+    leaving: tuple[Leaving, ...]
+    learns: tuple[tuple[str, str], ...]
+
+    @property
+    def error(self) -> IsthmusError | None:
+        """The first thing that would stop the job."""
+        return next((asked.error for asked in self.asked if asked.error), None)
+
+
+def check_job(job: VerticalJob, homes: Path) -> Check:
+    """Ask every party that has a home here what it would say to a job."""
+    asked = tuple(_ask(job, homes, party.name) for party in job.parties)
+    rows = {answer.party: answer.rows for answer in asked}
+    return Check(asked, tuple(_leaving(job, rows)), tuple(_learns(job)))
+
+
+def _ask(job: VerticalJob, homes: Path, name: str) -> Asked:
+    role = "active" if name == job.active.name else "passive"
+    rows, columns, floor, publishes = None, (), None, ()  # type: ignore[var-annotated]
+    try:
+        home = PartyHome(find_home(homes, name))
+        publishes = home.config.policy.publish
+        grant = home.config.policy.check(job.terms(name))
+        mine = job.party(name)
+        columns, floor = tuple(column for column in grant.columns if column != mine.label), grant.at_least
+        store = Store(home, mine.dataset)
+        row_ids = store.row_ids()
+        rows = len(row_ids)
+        store.columns(columns, row_ids)
+        store.identifiers([name for key in job.align.keys for name in key], row_ids[:1])
+        if mine.label is not None:
+            store.label(mine.label, row_ids)
+    except IsthmusError as error:
+        return Asked(name, role, rows, columns, floor, error, publishes)
+    return Asked(name, role, rows, columns, floor, None, publishes)
+
+
+def _leaving(job: VerticalJob, rows: dict[str, int | None]) -> list[Leaving]:
+    active, training, passes = job.active.name, job.training, len(job.align.keys)
+    width = 1 if isinstance(job.model, LogisticModel) else job.model.bottom[-1]
+    proposal = len(json.dumps(job.canonical()))
+    found = []
+    for passive in (party.name for party in job.passive):
+        mine, theirs = rows[active], rows[passive]
+        for sender, receiver in ((active, passive), (passive, active)):
+            found.append(Leaving(sender, receiver, Topic.AGREE, "the job itself", proposal))
+        shared = None if mine is None or theirs is None else min(mine, theirs)
+        up = None if mine is None or theirs is None or shared is None else passes * (
+            POINT_NBYTES * mine + theirs // 8 + INDEX_NBYTES * shared
+        )
+        down = None if mine is None or theirs is None else passes * (
+            POINT_NBYTES * theirs + CUT_POINT_NBYTES * mine + SEED_NBYTES
+        )
+        found.append(Leaving(active, passive, Topic.ALIGN, "enciphered linkage keys, a bitmap", up))
+        found.append(Leaving(passive, active, Topic.ALIGN, "enciphered linkage keys, a seed", down))
+        if shared is None:
+            forward = backward = scored = None
+        else:
+            test, validation = int(shared * training.test_share), int(shared * training.validation_share)
+            train = shared - test - validation
+            forward = training.epochs * (train + validation) * width * FLOAT_NBYTES
+            backward = training.epochs * train * width * FLOAT_NBYTES
+            scored = test * width * FLOAT_NBYTES
+        found.append(Leaving(passive, active, Topic.TRAIN, f"cut layer, {width} numbers a patient", forward))
+        found.append(Leaving(active, passive, Topic.TRAIN, f"gradients, {width} numbers a patient", backward))
+        found.append(Leaving(passive, active, Topic.EVALUATE, f"cut layer, {width} numbers a patient", scored))
+    return found
+
+
+def _learns(job: VerticalJob) -> list[tuple[str, str]]:
+    active, passive = job.active.name, [party.name for party in job.passive]
+    them = " and ".join(passive)
+    lines = [
+        (active, f"which of its patients {them} {'has' if len(passive) == 1 else 'have'} too, and how many keys each has"),
+        (active, f"the cut layer of {them}: numbers made from their columns, from which something of them can be guessed"),
+        (active, "the score of every shared patient that is held out"),
+    ]
+    for name in passive:
+        lines.append((name, f"which of its patients {active} has too, and how many keys {active} has"))
+        lines.append((name, f"gradients, from which {active}'s labels can be guessed"))
+    lines.append(("the coordinator", "what the policies publish, and nothing of a row"))
+    return lines

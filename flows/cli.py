@@ -1,0 +1,238 @@
+"""`isthmus …`: the terminal. Heavy imports (torch, prefect) wait until a command needs them."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from ..parties.errors import InputError, InternalError, IsthmusError
+from . import terminal
+
+Homes = Annotated[
+    Path, Parameter(name="--homes", env_var="ISTHMUS_HOMES", help="Folder with one home a party.", show_default=True)
+]
+Runs = Annotated[
+    Path, Parameter(name="--runs", env_var="ISTHMUS_RUNS", help="Folder for runs and reports.", show_default=True)
+]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the same facts as JSON.")]
+
+app = App(
+    name="isthmus",
+    help="Federated learning between organisations that may not show each other their rows.",
+    help_epilogue="Start with `isthmus demo`. Every command has an example: `isthmus run --help`.",
+    version_flags=["--version"],
+)
+audit = App(name="audit", help="What left a party: its ledger.")
+app.command(audit)
+
+
+@app.command
+def demo(
+    *,
+    homes: Homes = Path("demo"),
+    runs: Runs = Path("runs"),
+    patients: int | None = None,
+    epochs: int | None = None,
+    baselines: bool = True,
+    json: Json = False,
+) -> None:
+    """Two organisations find their shared patients and train one model: real patients, two minutes.
+
+    Example: isthmus demo
+
+    Parameters
+    ----------
+    patients
+        Take so many persons instead of all 5,000.
+    epochs
+        Train at most so many epochs instead of the job's.
+    baselines
+        Also train what each could do alone, and pooled.
+    """
+    from .demo import demo_job, make_homes
+
+    made = make_homes(homes, patients=patients)
+    job = demo_job(patients=patients, epochs=epochs)
+    if not json:
+        terminal.console.print(
+            "[bold]isthmus demo[/]    a lab and an insurer; real patients (SUPPORT2), typed-wrong identities (FEBRL4);\n"
+            "                which columns sit where, and who has which identity, is our arrangement\n"
+        )
+    del made
+    terminal.run_and_show(job, homes=homes, runs=runs, baselines=baselines, json=json, demo=True)
+
+
+@app.command
+def run(
+    job: Path,
+    *,
+    homes: Homes = Path("homes"),
+    runs: Runs = Path("runs"),
+    fresh: Annotated[bool, Parameter(negative="")] = False,
+    baselines: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> None:
+    """Run a job: every party a process of its own on this machine.
+
+    Example: isthmus run examples/vertical.yaml --homes demo
+
+    Parameters
+    ----------
+    job
+        The job file.
+    fresh
+        Start over, even if an earlier attempt can be resumed.
+    baselines
+        Simulations only: also train what each party could do alone, and pooled. Every policy must allow it.
+    """
+    from .jobs import VerticalJob
+
+    loaded = VerticalJob.from_file(job)
+    terminal.run_and_show(loaded, homes=homes, runs=runs, fresh=fresh, baselines=baselines, json=json)
+
+
+@app.command
+def check(job: Path, *, homes: Homes = Path("homes"), json: Json = False) -> None:
+    """Say what a job would do: what would leave, who would learn what. Nothing leaves.
+
+    Example: isthmus check examples/vertical.yaml --homes demo
+
+    Parameters
+    ----------
+    job
+        The job file.
+    """
+    from .check import check_job
+    from .jobs import VerticalJob
+
+    terminal.show_check(check_job(VerticalJob.from_file(job), homes), json=json)
+
+
+@app.command
+def serve(
+    job: Path | None = None,
+    *,
+    homes: Homes = Path("homes"),
+    runs: Runs = Path("runs"),
+    name: str = "isthmus",
+    cron: str | None = None,
+) -> None:
+    """Offer vertical jobs in the Prefect UI: one deployment with its form, served on this machine.
+
+    Example: isthmus serve examples/vertical.yaml --homes demo --cron "0 3 1 * *"
+
+    Parameters
+    ----------
+    job
+        A job file that fills the form in; a schedule needs one.
+    name
+        The deployment's name.
+    cron
+        Start the job by itself at these times.
+    """
+    from .jobs import VerticalJob
+
+    loaded = VerticalJob.from_file(job) if job else None
+    if cron and loaded is None:
+        raise InputError("job.invalid", problem="a schedule needs a job file", where="--cron")
+    terminal.prepare_prefect(homes, runs)
+    from .deploy import serve_vertical
+
+    serve_vertical(name, loaded, cron)
+
+
+@app.command
+def runs(run: str | None = None, *, runs: Runs = Path("runs"), json: Json = False) -> None:
+    """List the runs, or show one.
+
+    Example: isthmus runs
+
+    Parameters
+    ----------
+    run
+        The run to show.
+    """
+    terminal.show_runs(runs, run, json=json)
+
+
+@audit.command
+def show(party: str, *, homes: Homes = Path("homes"), run: str | None = None, json: Json = False) -> None:
+    """Show what left a party: to whom, for which run, how many bytes.
+
+    Example: isthmus audit show lab --homes demo
+
+    Parameters
+    ----------
+    party
+        The party whose ledger to read.
+    run
+        Of this run only.
+    """
+    terminal.show_ledger(homes, party, run, json=json)
+
+
+@audit.command
+def verify(party: str, *, homes: Homes = Path("homes"), json: Json = False) -> None:
+    """Recompute the chain of a party's ledger; exit code 1 if it is broken.
+
+    Example: isthmus audit verify lab --homes demo
+
+    Parameters
+    ----------
+    party
+        The party whose ledger to verify.
+    """
+    terminal.verify_ledger(homes, party, json=json)
+
+
+@app.command
+def schema() -> None:
+    """Print the JSON schema of a job file, for an editor.
+
+    Example: isthmus schema > job.schema.json
+    """
+    from .jobs import VerticalJob
+
+    sys.stdout.write(json_module.dumps(VerticalJob.model_json_schema(), indent=2) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; exits with the codes of DESIGN section 11."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(words, exit_on_error=False, print_error=True)
+    except CycloptsError:
+        sys.exit(2)
+    except IsthmusError as error:
+        _say(error, words)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say(InputError("run.interrupted"), words)
+        sys.exit(130)
+    except BrokenPipeError:  # `isthmus runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as failure:
+        if os.environ.get("ISTHMUS_DEBUG"):
+            raise
+        _say(InternalError("internal", party="isthmus", detail=repr(failure)), words)
+        sys.exit(1)
+
+
+def _say(error: IsthmusError, words: list[str]) -> None:
+    if "--json" in words:
+        said = {"code": error.code, "what": error.what, "where": error.where, "next": error.next}
+        sys.stdout.write(json_module.dumps({"error": said}) + "\n")
+    else:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(error.text(), style="red", markup=False)
+
+
+if __name__ == "__main__":
+    main()

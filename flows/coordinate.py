@@ -1,0 +1,184 @@
+"""The coordinating flows: one a kind of job, and the steps that a data engineer puts into a flow of their own.
+
+A coordinating flow starts one party flow per party, watches, cancels the rest at the first failure, and makes the report
+from what the vaults published. It knows names and numbers, no rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import flow, task
+from prefect.artifacts import acreate_markdown_artifact, acreate_progress_artifact, aupdate_progress_artifact
+from prefect.cache_policies import NO_CACHE
+
+from ..parties.errors import InputError, IsthmusError
+from ..parties.events import Fingerprint, Finished, Phase, Progress, PublicEvent
+from .baselines import Baselines, run_baselines
+from .jobs import VerticalJob
+from .journal import Journal, Listener
+from .launch import ALIGN_PHASES, ALL_PHASES, Here, together
+from .party import HERE, party_flow, sealed
+from .report import markdown, summarise, write_report
+from .runs import OpenRun, open_run
+
+HOMES_VARIABLE, RUNS_VARIABLE = "ISTHMUS_HOMES", "ISTHMUS_RUNS"
+PROGRESS_EVERY_S = 1.0
+LISTENERS: ContextVar[tuple[Listener, ...]] = ContextVar("isthmus_listeners", default=())
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The shared patients: a handle, never the identifiers. `count` is None where policies do not publish it."""
+
+    run: str
+    digest: str
+    count: int | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model, of which each party holds its own part: the run, and every number of its report."""
+
+    run: str
+    summary: dict[str, Any]
+
+
+@flow(name="vertical", flow_run_name="{job.name}", persist_result=False)
+@sealed
+async def vertical(job: VerticalJob, fresh: bool = False, baselines: bool = False) -> Model:
+    """Align the parties' rows, train one split model on the shared patients, and report.
+
+    Args:
+        job: The job that all parties agree to.
+        fresh: Start over even if an earlier attempt at this job can be resumed.
+        baselines: Simulations only: also train what each party could do alone, and pooled. Every policy must allow it.
+    """
+    model = await _attempt(job, ALL_PHASES, fresh=fresh, baselines=baselines)
+    await publish_report(job, model)
+    return model
+
+
+@flow(name="align", flow_run_name="align {job.name}", persist_result=False)
+@sealed
+async def align(job: VerticalJob) -> Shared:
+    """Find the shared patients; each party keeps its own order of them."""
+    done = await _attempt(job, ALIGN_PHASES)
+    return Shared(done.run, done.summary["digests"]["alignment"], done.summary["shared"])
+
+
+@flow(name="train-vertical", flow_run_name="train {job.name}", persist_result=False)
+@sealed
+async def train_vertical(job: VerticalJob, shared: Shared) -> Model:
+    """Train on the patients that `align` found; stops before training if the parties no longer share the same ones."""
+    return await _attempt(job, ALL_PHASES, alignment=shared.digest)
+
+
+@task(name="report", cache_policy=NO_CACHE, persist_result=False)
+@sealed
+async def publish_report(job: VerticalJob, model: Model) -> None:
+    """Show a run's report as a Prefect artifact, under the job's name."""
+    await acreate_markdown_artifact(markdown(model.summary), key=f"{_key(job.name)}-report", description=model.run)
+
+
+async def _attempt(
+    job: VerticalJob, phases: Sequence[Phase], *, fresh: bool = False, baselines: bool = False, alignment: str = ""
+) -> Model:
+    """One attempt at a run: vaults, party flows, report files. `alignment`: the digest that has to come out."""
+    homes = homes_folder()
+    with open_run(runs_folder(), job, fresh=fresh) as run:
+        journal = Journal(run.name, listeners=[*LISTENERS.get(), _expecting(alignment)])
+        try:
+            async with Here(job, homes, run.name, journal, fresh=fresh) as here, _progress_artifacts(job, journal):
+                HERE.set(here)
+                names = [phase.value for phase in phases]
+                await together([party.name for party in job.parties], lambda party: party_flow(job, party, names))
+            compared = await compare(homes, run, journal) if baselines else None
+            summary = summarise(job, journal, run.record, baselines=compared)
+            write_report(run.folder, summary)
+        except BaseException as failure:
+            run.save("unfinished", failure if isinstance(failure, IsthmusError) else None)
+            raise
+        run.save("finished" if Phase.EVALUATE in phases else "unfinished")
+    return Model(run.name, summary)
+
+
+def homes_folder() -> Path:
+    """Where the parties' homes are: no parameter, since parameters are stored by the Prefect server."""
+    return Path(os.environ.get(HOMES_VARIABLE, "homes"))
+
+
+def runs_folder() -> Path:
+    """Where runs and reports are written."""
+    return Path(os.environ.get(RUNS_VARIABLE, "runs"))
+
+
+@task(name="baselines", cache_policy=NO_CACHE, persist_result=False)
+@sealed
+async def compare(homes: Path, run: OpenRun, journal: Journal) -> Baselines:
+    """Simulations only: what each party could do alone, by a process of its own that reads all homes."""
+    return await run_baselines(homes, run.folder, run.name, run.record.job, journal)
+
+
+def _expecting(alignment: str) -> Listener:
+    def check(party: str, event: PublicEvent) -> None:
+        if alignment and isinstance(event, Fingerprint) and event.name == "alignment" and event.value != alignment:
+            raise InputError("run.realigned")
+
+    return check
+
+
+@asynccontextmanager
+async def _progress_artifacts(job: VerticalJob, journal: Journal) -> AsyncIterator[None]:
+    """Keep one progress artifact a phase up to date while the parties work."""
+    artifacts: dict[Phase, UUID] = {}
+
+    async def publish() -> None:
+        for phase, share in _shares(job, journal).items():
+            percent = round(100 * share, 1)
+            if phase in artifacts:
+                await aupdate_progress_artifact(artifacts[phase], percent)
+            else:
+                description = f"{phase.value}, run {journal.run}"
+                artifacts[phase] = await acreate_progress_artifact(
+                    percent, key=f"{_key(job.name)}-{phase.value}", description=description
+                )
+
+    async def keep_publishing() -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_EVERY_S)
+            await publish()
+
+    publisher = asyncio.ensure_future(keep_publishing())
+    try:
+        yield
+    finally:
+        publisher.cancel()
+        await asyncio.gather(publisher, return_exceptions=True)
+    await publish()
+
+
+def _shares(job: VerticalJob, journal: Journal) -> dict[Phase, float]:
+    """How far each phase is, over all parties, 0 to 1."""
+    parties = len(job.parties)
+    shares: dict[Phase, dict[str, float]] = {}
+    for party, event in journal.of(Progress):
+        done = (event.index - 1 + (event.done / event.total if event.total else 1)) / event.units
+        shares.setdefault(event.phase, {})[party] = done
+    for party, ended in journal.of(Finished):  # training may stop early
+        if ended.phase in shares:
+            shares[ended.phase][party] = 1.0
+    return {phase: min(1.0, sum(of.values()) / parties) for phase, of in shares.items()}
+
+
+def _key(name: str) -> str:
+    """An artifact's key: lower case, digits and dashes."""
+    return name.replace("_", "-")
