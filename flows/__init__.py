@@ -4,9 +4,9 @@ A data engineer imports from here::
 
     from isthmus.flows import VerticalJob, align, publish_report, train_vertical, vertical
 
-`align` finds the shared patients and returns a handle, `train_vertical` trains on them, `publish_report` shows the result;
-`vertical` is all three, as the flow that `isthmus run` and the deployment start. Names are loaded when they are used, since
-`isthmus --help` and the vaults must not import Prefect.
+`align` finds the shared patients and returns a handle, `train_vertical` trains on them, `publish_report` shows the
+result; `vertical` is all three, as the flow that `isthmus run` and the deployment start. Names are loaded when they are
+used, since `isthmus --help` and the vaults must not import Prefect.
 """
 
 from __future__ import annotations

@@ -66,7 +66,10 @@ def check_job(job: VerticalJob, homes: Path) -> Check:
 
 def _ask(job: VerticalJob, homes: Path, name: str) -> Asked:
     role = "active" if name == job.active.name else "passive"
-    rows, columns, floor, publishes = None, (), None, ()  # type: ignore[var-annotated]
+    rows: int | None = None
+    floor: int | None = None
+    columns: tuple[str, ...] = ()
+    publishes: tuple[str, ...] = ()
     try:
         home = PartyHome(find_home(homes, name))
         publishes = home.config.policy.publish
@@ -95,11 +98,15 @@ def _leaving(job: VerticalJob, rows: dict[str, int | None]) -> list[Leaving]:
         for sender, receiver in ((active, passive), (passive, active)):
             found.append(Leaving(sender, receiver, Topic.AGREE, "the job itself", proposal))
         shared = None if mine is None or theirs is None else min(mine, theirs)
-        up = None if mine is None or theirs is None or shared is None else passes * (
-            POINT_NBYTES * mine + theirs // 8 + INDEX_NBYTES * shared
+        up = (
+            None
+            if mine is None or theirs is None or shared is None
+            else passes * (POINT_NBYTES * mine + theirs // 8 + INDEX_NBYTES * shared)
         )
-        down = None if mine is None or theirs is None else passes * (
-            POINT_NBYTES * theirs + CUT_POINT_NBYTES * mine + SEED_NBYTES
+        down = (
+            None
+            if mine is None or theirs is None
+            else passes * (POINT_NBYTES * theirs + CUT_POINT_NBYTES * mine + SEED_NBYTES)
         )
         found.append(Leaving(active, passive, Topic.ALIGN, "enciphered linkage keys, a bitmap", up))
         found.append(Leaving(passive, active, Topic.ALIGN, "enciphered linkage keys, a seed", down))
@@ -121,8 +128,14 @@ def _learns(job: VerticalJob) -> list[tuple[str, str]]:
     active, passive = job.active.name, [party.name for party in job.passive]
     them = " and ".join(passive)
     lines = [
-        (active, f"which of its patients {them} {'has' if len(passive) == 1 else 'have'} too, and how many keys each has"),
-        (active, f"the cut layer of {them}: numbers made from their columns, from which something of them can be guessed"),
+        (
+            active,
+            f"which of its patients {them} {'has' if len(passive) == 1 else 'have'} too, and how many keys each has",
+        ),
+        (
+            active,
+            f"the cut layer of {them}: numbers made from their columns, from which something of them can be guessed",
+        ),
         (active, "the score of every shared patient that is held out"),
     ]
     for name in passive:

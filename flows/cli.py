@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
 
 from ..parties.errors import InputError, InternalError, IsthmusError
 from . import terminal
@@ -58,14 +57,13 @@ def demo(
     """
     from .demo import demo_job, make_homes
 
-    made = make_homes(homes, patients=patients)
+    make_homes(homes, patients=patients)
     job = demo_job(patients=patients, epochs=epochs)
     if not json:
         terminal.console.print(
-            "[bold]isthmus demo[/]    a lab and an insurer; real patients (SUPPORT2), typed-wrong identities (FEBRL4);\n"
+            "[bold]isthmus demo[/]    a lab and an insurer; real patients (SUPPORT2), mistyped identities (FEBRL4);\n"
             "                which columns sit where, and who has which identity, is our arrangement\n"
         )
-    del made
     terminal.run_and_show(job, homes=homes, runs=runs, baselines=baselines, json=json, demo=True)
 
 
@@ -211,10 +209,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CycloptsError:
         sys.exit(2)
     except IsthmusError as error:
-        _say(error, words)
+        terminal.say(error, words)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        _say(InputError("run.interrupted"), words)
+        terminal.say(InputError("run.interrupted"), words)
         sys.exit(130)
     except BrokenPipeError:  # `isthmus runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -222,16 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as failure:
         if os.environ.get("ISTHMUS_DEBUG"):
             raise
-        _say(InternalError("internal", party="isthmus", detail=repr(failure)), words)
+        terminal.say(InternalError("internal", party="isthmus", detail=repr(failure)), words)
         sys.exit(1)
-
-
-def _say(error: IsthmusError, words: list[str]) -> None:
-    if "--json" in words:
-        said = {"code": error.code, "what": error.what, "where": error.where, "next": error.next}
-        sys.stdout.write(json_module.dumps({"error": said}) + "\n")
-    else:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(error.text(), style="red", markup=False)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The coordinating flows: one a kind of job, and the steps that a data engineer puts into a flow of their own.
 
-A coordinating flow starts one party flow per party, watches, cancels the rest at the first failure, and makes the report
-from what the vaults published. It knows names and numbers, no rows.
+A coordinating flow starts one party flow per party, watches, cancels the rest at the first failure, and makes the
+report from what the vaults published. It knows names and numbers, no rows.
 """
 
 from __future__ import annotations

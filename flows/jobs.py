@@ -1,7 +1,7 @@
 """The job models: what a YAML file holds, what the Prefect UI shows as a form, what the parties agree on.
 
-A job names things (parties, datasets, columns) and public hyperparameters. It holds no row, no path, no SQL and no secret, so
-it may be stored by a Prefect server.
+A job names things (parties, datasets, columns) and public hyperparameters. It holds no row, no path, no SQL and no
+secret, so it may be stored by a Prefect server.
 """
 
 from __future__ import annotations
@@ -52,11 +52,14 @@ class Align(_Form):
         min_length=1,
         max_length=16,
         title="Linkage keys",
-        description="Passes from strong to weak; each pass is a list of identifiers that the parties' party.yaml define.",
+        description="Passes from strong to weak; each is a list of identifiers that the parties' party.yaml define.",
         examples=[[["national_id"], ["names", "birth_date"]]],
     )
     at_least: int = Field(
-        default=100, ge=1, title="At least", description="Stop when fewer patients are shared; policies may ask for more."
+        default=100,
+        ge=1,
+        title="At least",
+        description="Stop when fewer patients are shared; policies may ask for more.",
     )
 
 
@@ -216,7 +219,7 @@ class VerticalJob(_Form):
 
     def aliases(self) -> frozenset[str]:
         """All names that the job itself holds: the only ones that may leave a vault."""
-        names = {self.kind}
+        names: set[str] = {self.kind}
         for party in self.parties:
             names |= {party.name, party.dataset, *party.columns} | ({party.label} if party.label else set())
         for identifiers in self.align.keys:

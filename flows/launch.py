@@ -148,8 +148,8 @@ class Here:
 async def together(parties: Sequence[str], run_party: Callable[[str], Awaitable[object]]) -> None:
     """Run every party's side at once; the first failure cancels the rest.
 
-    Raises the error that explains the failure best: when one party stops, its peers also fail, a little later and with less
-    to say.
+    Raises the error that explains the failure best: when one party stops, its peers also fail, a little later and with
+    less to say.
     """
     tasks = {asyncio.ensure_future(run_party(party)): party for party in parties}
     try:

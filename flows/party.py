@@ -1,7 +1,8 @@
 """The one flow that a party runs: it commands the party's vault, one task a phase, and never holds a row.
 
-What these flows and tasks raise goes into the Prefect server's database, so `sealed` lets only errors out whose words are
-made from a code and the job's own names. Anything else is written to the coordinator's own log and becomes ``internal``.
+What these flows and tasks raise goes into the Prefect server's database, so `sealed` lets only errors out whose words
+are made from a code and the job's own names. Anything else is written to the coordinator's own log and becomes
+``internal``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import ParamSpec, TypeVar
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from ..parties.errors import InternalError, IsthmusError, error_of
+from ..parties.errors import InternalError, IsthmusError
 from ..parties.events import Phase
 from .jobs import VerticalJob
 from .launch import Here, Vault
@@ -37,7 +38,7 @@ def sealed(body: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         try:
             return await body(*args, **kwargs)
         except IsthmusError as error:
-            public = error_of(error.code, where=error.where, **error.facts)
+            public = error.afresh()
         except Exception:
             _log.exception("a fault of ours")
             public = InternalError("internal", party="the coordinator")

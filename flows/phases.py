@@ -23,7 +23,7 @@ import numpy as np
 from ..horizontal import metrics
 from ..parties.checkpoint import Checkpoints, write_tensors
 from ..parties.errors import InputError, PolicyRefusal
-from ..parties.events import Count, Curve, Fingerprint, Metric, Phase, Progress, Resumed, Traffic
+from ..parties.events import Count, CountName, Curve, Fingerprint, Metric, Phase, Progress, Resumed, Traffic
 from ..parties.home import PartyHome
 from ..parties.ledger import Ledger
 from ..parties.network.channel import Channel
@@ -91,7 +91,7 @@ class VerticalPhases:
     # --- agree -------------------------------------------------------------------------------------------------------
 
     def agree(self) -> None:
-        """Policy first, then own data, then the job with every peer: nothing leaves before the first two are content."""
+        """Policy first, then own data, then the job with every peer: nothing leaves before."""
         grant = self._home.config.policy.check(self._job.terms(self._me))
         self._columns = tuple(column for column in grant.columns if column != self._mine.label)
         self._floor = grant.at_least
@@ -184,12 +184,13 @@ class VerticalPhases:
         self._row_ids, self._alignment_digest = row_ids[alignment.rows].tolist(), alignment.digest
         passes = [asdict(counts) for counts in alignment.passes]
         for counts in alignment.passes:
-            for name, value in (
+            numbers: tuple[tuple[CountName, int], ...] = (
                 ("keys_null", counts.null),
                 ("keys_repeated", counts.repeated),
                 ("keys_used", counts.used),
                 ("matched", counts.matched),
-            ):
+            )
+            for name, value in numbers:
                 self._tell(Count(name=name, value=value, linkage_pass=counts.linkage_pass))
         self._state.save_alignment(
             self._run_name, SavedAlignment(alignment.digest, self._source_digest, self._row_ids, passes)
@@ -256,8 +257,9 @@ class VerticalPhases:
         parts = split_rows(
             len(self._row_ids), training.validation_share, training.test_share, training.seed, self._alignment_digest
         )
-        for name, rows in (("train_rows", parts.train), ("validation_rows", parts.validation), ("test_rows", parts.test)):
-            self._tell(Count(name=name, value=len(rows)))  # type: ignore[arg-type]
+        self._tell(Count(name="train_rows", value=len(parts.train)))
+        self._tell(Count(name="validation_rows", value=len(parts.validation)))
+        self._tell(Count(name="test_rows", value=len(parts.test)))
         if isinstance(self._part, PassivePart):
             (channel,) = self._channels.values()
             score_passive(channel, self._part, parts.test)
@@ -274,9 +276,10 @@ class VerticalPhases:
             for metric in metrics.binary_metrics(label, scores):
                 self._tell(Metric(part="test", **metric._asdict()))
             self._tell(Metric(name="best_epoch", part="validation", value=self._part.best_epoch))
-            for name, curve in (("roc", metrics.roc_curve), ("calibration", metrics.calibration_curve)):
-                x, y = curve(label, scores)
-                self._tell(Curve(name=name, part="test", x=tuple(x.tolist()), y=tuple(y.tolist())))  # type: ignore[arg-type]
+            x, y = metrics.roc_curve(label, scores)
+            self._tell(Curve(name="roc", part="test", x=tuple(x.tolist()), y=tuple(y.tolist())))
+            x, y = metrics.calibration_curve(label, scores)
+            self._tell(Curve(name="calibration", part="test", x=tuple(x.tolist()), y=tuple(y.tolist())))
         self._evaluated = True
 
     @property

@@ -1,8 +1,8 @@
 """A vault's main: the process of one party that can read its rows and keys.
 
-It is commanded over one pipe (JSON lines, see `Command`) and answers with `PublicEvent`s, nothing else. It speaks to its
-peers' vaults over channels. It imports no Prefect, writes its log to the party's own home, and ends when the pipe does: a
-vault whose flow is gone leaves nothing running.
+It is commanded over one pipe (JSON lines, see `Command`) and answers with `PublicEvent`s, nothing else. It speaks to
+its peers' vaults over channels. It imports no Prefect, writes its log to the party's own home, and ends when the pipe
+does: a vault whose flow is gone leaves nothing running.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 Fact = str | int
 
@@ -42,6 +42,7 @@ CATALOGUE: dict[str, Words] = {
         "{party} and {peer} were given different jobs: '{field}' differs", "give every party the same job file"
     ),
     "run.unknown": Words("there is no run '{run}'", "`isthmus runs` lists them"),
+    "run.realigned": Words("the shared patients are no longer those that were aligned", "align again, then train"),
     "run.active": Words("this job is already running", "wait for it to end, or stop it"),
     "run.interrupted": Words("stopped before the end", "start the same job again: it goes on where it stopped"),
     # --- a party's home and data ------------------------------------------------------------------------------------
@@ -165,6 +166,11 @@ class IsthmusError(Exception):
         self.what, self.next = _fill(words.what, facts), _fill(words.next, facts)
         super().__init__(f"error[{code}]: {self.what}")
 
+    def afresh(self) -> IsthmusError:
+        """The same error without its detail, its cause and its traceback: what may be shown to anybody."""
+        facts: dict[str, Any] = dict(self.facts)
+        return error_of(self.code, where=self.where, **facts)
+
     def text(self) -> str:
         """All lines as a person reads them (DESIGN, section 11)."""
         lines = [str(self), f"  where {self.where}" if self.where else "", f"  next  {self.next}"]
@@ -205,7 +211,7 @@ _PREFIXES: tuple[tuple[str, type[IsthmusError]], ...] = (
 )
 
 
-def error_of(code: str, *, where: str = "", detail: str = "", **facts: Fact) -> IsthmusError:
+def error_of(code: str, *, where: str = "", detail: str = "", **facts: Any) -> IsthmusError:
     """Make the error of a code, of the class that the code's first word stands for."""
     kind = next(kind for prefix, kind in _PREFIXES if code.startswith(prefix))
     return kind(code, where=where, detail=detail, **facts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationInfo
 
@@ -46,6 +46,10 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 JobField = Literal["kind", "name", "purpose", "parties", "align", "model", "training", "version"]
 Part = Literal["train", "validation", "test"]
 FactName = Literal["party", "peer", "dataset", "column", "identifier", "kind"]
+CountName = Literal[
+    "rows", "columns", "keys_null", "keys_repeated", "keys_used", "matched", "shared",
+    "train_rows", "validation_rows", "test_rows",
+]  # fmt: skip
 NumberName = Literal["count", "entry", "asked", "allowed", "seconds"]
 
 
@@ -75,10 +79,7 @@ class Count(_Event):
     """A number of rows. Everything but the row counts of the party itself is known to its peer anyway."""
 
     event: Literal["count"] = "count"
-    name: Literal[
-        "rows", "shared", "keys_null", "keys_repeated", "keys_used", "matched",
-        "train_rows", "validation_rows", "test_rows", "columns", "parameters",
-    ]  # fmt: skip
+    name: CountName
     value: int
     peer: Alias | None = None
     linkage_pass: int | None = None
@@ -155,7 +156,7 @@ class Failed(_Event):
 
     def error(self, where: str = "") -> IsthmusError:
         """The error itself, in words."""
-        facts: dict[str, str | int] = {**self.names, **self.numbers}
+        facts: dict[str, Any] = {str(name): fact for name, fact in (*self.names.items(), *self.numbers.items())}
         words = {"topic": self.topic, "step": self.step, "part": self.part, "field": self.field}
         facts |= {name: str(word) for name, word in words.items() if word}
         return error_of(self.code, where=where, **facts)
@@ -184,12 +185,12 @@ def public_failure(phase: Phase, error: IsthmusError, aliases: Iterable[str]) ->
         {
             "phase": phase,
             "code": error.code,
-            "names": {n: v for n, v in facts.items() if n in FactName.__args__ and v in known},
-            "numbers": {n: v for n, v in facts.items() if n in NumberName.__args__ and isinstance(v, int)},
+            "names": {n: v for n, v in facts.items() if n in get_args(FactName) and v in known},
+            "numbers": {n: v for n, v in facts.items() if n in get_args(NumberName) and isinstance(v, int)},
             "topic": facts.get("topic"),
             "step": facts.get("step"),
             "part": facts.get("part"),
-            "field": facts["field"] if facts.get("field") in JobField.__args__ else None,
+            "field": facts["field"] if facts.get("field") in get_args(JobField) else None,
         },
         context={"aliases": known},
     )

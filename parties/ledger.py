@@ -1,7 +1,7 @@
 """The ledger: what left this party, to whom, for which job.
 
-A channel writes one entry before the first byte of every topic and one when it closes, with the bytes and a keyed digest
-of all that was sent. Each entry is chained to the one before by an HMAC under the home's `ledger.key`.
+A channel writes one entry before the first byte of every topic and one when it closes, with the bytes and a keyed
+digest of all that was sent. Each entry is chained to the one before by an HMAC under the home's `ledger.key`.
 
 Adversary: someone who can change `state.duckdb` but cannot read `ledger.key` cannot change, drop or insert an entry
 unnoticed; cutting off the newest entries shows only to someone who noted the head (a run's report holds it).
@@ -108,7 +108,9 @@ class JobLog:
         self.ledger.append(self.entry("open", peer, topic))
         return _OpenStream(self, peer, topic)
 
-    def entry(self, event: Literal["open", "close"], peer: str, topic: Topic, nbytes: int = 0, digest: str = "") -> Entry:
+    def entry(
+        self, event: Literal["open", "close"], peer: str, topic: Topic, nbytes: int = 0, digest: str = ""
+    ) -> Entry:
         """An entry of this job, stamped now in UTC."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         return Entry(

@@ -64,7 +64,9 @@ class Policy(BaseModel):
             raise PolicyRefusal("policy.dataset", party=me, dataset=terms.dataset)
         release = self.release[terms.dataset]
         columns = tuple(
-            dict.fromkeys(column for asked in terms.columns for column in (release.columns if asked == ALL else [asked]))
+            dict.fromkeys(
+                column for asked in terms.columns for column in (release.columns if asked == ALL else [asked])
+            )
         )
         for column in columns:
             if column not in release.columns:

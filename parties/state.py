@@ -78,8 +78,8 @@ class State:
     def begin_attempt(self, run: str, job_digest: str, *, fixed_seed: int | None, fresh: bool) -> Run:
         """Note a new attempt at a run, before anything leaves.
 
-        The attempt's number only rises. `private_seed` stays the same for all attempts, so that a resumed run draws what
-        an uninterrupted one would have drawn; `fresh` forgets it and the alignment.
+        The attempt's number only rises. `private_seed` stays the same for all attempts, so that a resumed run draws
+        what an uninterrupted one would have drawn; `fresh` forgets it and the alignment.
         """
         with self.transaction() as connection:
             known = connection.execute(

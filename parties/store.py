@@ -1,9 +1,9 @@
 """Store: a party's datasets, out of its DuckDB.
 
-A dataset is one SQL query over the party's data file, which is opened read-only and briefly, and over whatever that query
-reads: Parquet and CSV files beside `party.yaml`, or what `attach:` names (another DuckDB file, a PostgreSQL). The query is
-wrapped, so that only the columns a policy has granted are ever selected. What DuckDB itself says about a failing query
-goes into the error's `detail`, which stays in the party's log.
+A dataset is one SQL query over the party's data file, which is opened read-only and briefly, and over whatever that
+query reads: Parquet and CSV files beside `party.yaml`, or what `attach:` names (another DuckDB file, a PostgreSQL). The
+query is wrapped, so that only the columns a policy has granted are ever selected. What DuckDB itself says about a
+failing query goes into the error's `detail`, which stays in the party's log.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class Store:
     def columns(self, names: Sequence[str], row_ids: NDArray[Any]) -> list[Column]:
         """Features of the given rows, in that order.
 
-        Raises `InputError` for a column that is unknown, of an unusable type, other than promised, or without any value.
+        Raises `InputError` for a column that is unknown, of an unusable type, other than promised, or without any
+        value.
         """
         if not names:
             return []
@@ -92,7 +93,7 @@ class Store:
         columns = []
         for name, kind in kinds.items():
             values = _numbers(found[name]) if kind == "number" else _texts(found[name])
-            missing = np.isnan(values) if kind == "number" else np.equal(values, None)
+            missing = np.isnan(values) if kind == "number" else np.array([value is None for value in values])
             if missing.all():
                 raise self._error("data.column_empty", column=name)
             columns.append(Column(name, kind, values))
@@ -151,13 +152,11 @@ class Store:
         chosen = ", ".join(f"{expression} AS {_quoted(name)}" for name, expression in expressions.items())
         with self._connection() as connection:
             connection.register("isthmus_wanted", {_ID: row_ids, _POSITION: np.arange(len(row_ids))})
-            found = _fetch(
-                self._run(
-                    connection,
-                    f"SELECT found.* EXCLUDE ({_ID}) FROM isthmus_wanted JOIN (SELECT {self._row_id} AS {_ID}, {chosen} "
-                    f"FROM {self._query}) AS found USING ({_ID}) ORDER BY {_POSITION}",
-                )
+            theirs = f"(SELECT {self._row_id} AS {_ID}, {chosen} FROM {self._query}) AS found"
+            query = (
+                f"SELECT found.* EXCLUDE ({_ID}) FROM isthmus_wanted JOIN {theirs} USING ({_ID}) ORDER BY {_POSITION}"
             )
+            found = _fetch(self._run(connection, query))
         if any(len(values) != len(row_ids) for values in found.values()):
             raise self._error("data.changed")
         return found

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 ColumnKind = Literal["number", "category"]
@@ -27,10 +26,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Identifier:
-    """One linkage field as the party's engineer declared it: the text of one or more columns, and how dates are written.
+    """One linkage field as the party's engineer declared it: the text of one or more columns, and how dates are
+    written.
 
-    Each of `columns` is an object array ``(rows,)`` of text with None where it is missing. Several columns (given name and
-    surname) stand for one field whose order does not matter. `date_format` is a strptime format, or None for text.
+    Each of `columns` is an object array ``(rows,)`` of text with None where it is missing. Several columns (given name
+    and surname) stand for one field whose order does not matter. `date_format` is a strptime format, or None for text.
     """
 
     columns: Sequence[NDArray[Any]]

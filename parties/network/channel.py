@@ -4,8 +4,8 @@ Algorithms see four verbs: `send`, `receive`, `send_chunks`, `receive_chunks`. E
 peer, the topic and the step. What moves the bytes is a `Carrier`; what notes that they left is a `StreamLog`, asked
 **before** the first byte of every topic: if it cannot write, nothing leaves (DESIGN, section 10).
 
-A thread a channel reads what comes in, so that two parties which both send a lot never block each other. It stops reading while
-more than `INBOX_NBYTES` wait, which is what holds a fast sender back.
+A thread a channel reads what comes in, so that two parties which both send a lot never block each other. It stops
+reading while more than `INBOX_NBYTES` wait, which is what holds a fast sender back.
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ class Channel:
     ``peer.protocol`` (bytes that are no message, or a message that is not due).
     """
 
-    def __init__(
-        self, carrier: Carrier, *, me: str, peer: str, log: StreamLog, timeout_s: float = TIMEOUT_S
-    ) -> None:
+    def __init__(self, carrier: Carrier, *, me: str, peer: str, log: StreamLog, timeout_s: float = TIMEOUT_S) -> None:
         self.me, self.peer, self.timeout_s = me, peer, timeout_s
         self._carrier, self._log = carrier, log
         self._streams: dict[Topic, Stream] = {}

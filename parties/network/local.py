@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import struct
@@ -98,10 +99,8 @@ class SocketCarrier:
 
     def close(self) -> None:
         """End both directions, which also wakes up a blocked `receive`."""
-        try:
+        with contextlib.suppress(OSError):  # the peer was faster
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the peer was faster
         self._socket.close()
 
 

@@ -5,9 +5,9 @@
     u32 length of header | header (msgpack) | padding | array | padding | array | ...
 
 The header is ``[version, topic, step, fields, [[name, dtype, shape], ...]]``. Arrays are little-endian and start at
-multiples of 16 bytes, so that the receiver can use them where they lie. Everything is checked on the way in: dtypes from
-a whitelist, shape times item size equal to the bytes that are there, counts and sizes capped, no NaN or infinity. There is
-no pickle in any disguise.
+multiples of 16 bytes, so that the receiver can use them where they lie. Everything is checked on the way in: dtypes
+from a whitelist, shape times item size equal to the bytes that are there, counts and sizes capped, no NaN or infinity.
+There is no pickle in any disguise.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def encode(message: Message) -> list[Buffer]:
             raise MalformedMessageError("dtype or dimensions not allowed")
         _refuse_nonfinite(dense)
         table.append([name, dense.dtype.str, list(dense.shape)])
-        buffers += [memoryview(dense.reshape(-1).view(np.uint8)), bytes(-dense.nbytes % _ALIGNMENT)]
+        buffers += [dense.reshape(-1).view(np.uint8).data, bytes(-dense.nbytes % _ALIGNMENT)]
     header = msgpack.packb([VERSION, message.topic.value, message.step.value, dict(message.fields), table])
     if len(header) > MAX_HEADER_NBYTES:
         raise MalformedMessageError("header too large")

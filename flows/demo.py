@@ -1,0 +1,281 @@
+"""The demo's two parties: a lab and an insurer with 5,000 real patients (SUPPORT2) and mistyped identities (FEBRL4).
+
+`flows/data/README.md` tells where the rows come from. Which columns sit where, and who has which identity, is our
+arrangement: the lab holds persons 0 to 4,249 as they are, the insurer 750 to 4,999 with typing errors, so that 3,500
+are shared. Each numbers its own people; the person behind a number stands in a table `truth` that no dataset selects, for
+scoring the linkage alone.
+
+::
+
+    demo/
+      vertical.yaml             the job, the same text as examples/vertical.yaml
+      lab/      party.yaml      lab.duckdb         tables patients, results, truth
+      insurer/  party.yaml      insurer.duckdb     tables members, truth
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import duckdb
+import yaml
+
+from ..parties.errors import InputError, disk_errors
+from ..parties.home import PARTY_FILE, PartyHome
+from .jobs import VerticalJob
+
+PATIENTS = 5_000
+MIN_PATIENTS = 100
+JOB_FILE = "vertical.yaml"
+MARKER = ".isthmus-demo.json"
+_DATA_VERSION = 1  # raise it when the tables change, so that existing demo homes get new ones
+_FLOOR = 100
+
+JOB = Template("""\
+# Who of our members will not leave hospital alive? A lab and an insurer learn it together; neither shows its rows.
+kind: vertical
+name: hospital-mortality
+purpose: mortality risk at admission        # every party's policy must allow it word for word
+
+parties:
+  - name: insurer
+    dataset: members
+    columns: [age, sex, race, income, edu, dzgroup, dzclass, ca, num_co, diabetes, dementia]
+    label: hospdead                         # the party with the label is the active one
+  - name: lab
+    dataset: results
+    columns: ["*"]                          # all that the lab's policy releases
+
+align:
+  keys:                                     # strong to weak; each pass looks at whoever is left
+    - [national_id]
+    - [names, birth_date]
+    - [birth_date, postcode]
+    - [given_name, surname, postcode]
+    - [surname, address, postcode]
+  at_least: $floor                            # stop when fewer patients are shared
+
+model: {kind: network, bottom: [64, 32], top: [32], dropout: 0.1}     # or {kind: logistic}
+training: {epochs: 30, batch_size: 64, learning_rate: 0.001, patience: 5, seed: 7}
+""")
+
+_IDENTIFIERS = """\
+    identifiers:                    # what a linkage may use; jobs name these, not the columns
+      national_id: soc_sec_id
+      names: [given_name, surname]  # several columns are one identifier whose order does not matter
+      given_name: given_name
+      surname: surname
+      birth_date: {column: date_of_birth, format: "%Y%m%d"}
+      postcode: postcode
+      address: address_1
+"""
+
+_REST = Template("""\
+  max_epochs: 100
+  publish: [counts, metrics, curves]      # what the Prefect server and the report may be told
+  pooled_baselines: allow                 # ONLY a simulation sets this: one process may read both parties' rows
+
+seed: $seed                                   # only for runs that can be repeated: fixes initial weights and dropout
+""")
+
+LAB = Template("""\
+# The lab's own rules, written by the lab's engineer. (Made by `isthmus demo`, which leaves it alone once you edit it.)
+name: lab
+data: lab.duckdb                    # opened read-only and briefly
+
+datasets:
+  results:
+    sql: |
+      SELECT p.*, r.* EXCLUDE (patient)
+      FROM patients p JOIN results r ON r.patient = p.id
+    row_id: id                      # unique, never null, never leaves
+$identifiers
+policy:                             # what is not allowed here is refused
+  kinds: [vertical]
+  purposes: [mortality risk at admission]
+  peers: [insurer]
+  release:
+    results:
+      columns: [meanbp, wblc, hrt, resp, temp, pafi, alb, bili, crea, sod, ph, glucose, bun, urine, scoma]
+      at_least: $floor                       # no job below so many shared patients
+      may_learn_membership: [insurer]     # the insurer learns which of its members the lab has tested
+$rest""")
+
+INSURER = Template("""\
+# The insurer's own rules, written by its engineer. (Made by `isthmus demo`, which leaves it alone once you edit it.)
+name: insurer
+data: insurer.duckdb                # opened read-only and briefly
+
+datasets:
+  members:
+    sql: SELECT * FROM members
+    row_id: id                      # unique, never null, never leaves
+$identifiers
+policy:                             # what is not allowed here is refused
+  kinds: [vertical]
+  purposes: [mortality risk at admission]
+  peers: [lab]
+  release:
+    members:
+      columns: [age, sex, race, income, edu, dzgroup, dzclass, ca, num_co, diabetes, dementia]
+      labels: [hospdead]
+      at_least: $floor                       # no job below so many shared patients
+      may_learn_membership: [lab]         # the lab learns which of its patients are members
+$rest""")
+
+_PEOPLE = """
+CREATE TABLE truth AS
+SELECT $first_id + row_number() OVER (ORDER BY sha256('$party' || $seed || ' ' || person)) AS id, person
+FROM read_parquet('$identities')
+WHERE copy = '$copy' AND person >= $low AND person < $high
+ORDER BY id;
+"""
+_LAB_TABLES = """
+CREATE TABLE patients AS
+SELECT t.id, i.* EXCLUDE (person, copy)
+FROM truth t JOIN read_parquet('$identities') i USING (person) WHERE i.copy = '$copy' ORDER BY t.id;
+CREATE TABLE results AS
+SELECT t.id AS patient, s.meanbp, s.wblc, s.hrt, s.resp, s.temp, s.pafi, s.alb, s.bili, s.crea, s.sod, s.ph, s.glucose,
+       s.bun, s.urine, s.scoma
+FROM truth t JOIN read_parquet('$support2') s USING (person) ORDER BY t.id;
+"""
+_INSURER_TABLES = """
+CREATE TABLE members AS
+SELECT t.id, i.* EXCLUDE (person, copy), s.age, s.sex, s.race, s.income, s.edu, s.dzgroup, s.dzclass, s.ca, s.num_co, s.diabetes,
+       s.dementia, s.hospdead
+FROM truth t JOIN read_parquet('$identities') i USING (person) JOIN read_parquet('$support2') s USING (person)
+WHERE i.copy = '$copy' ORDER BY t.id;
+"""
+
+
+def make_homes(folder: Path, *, patients: int | None = None, seed: int = 1) -> None:
+    """Make the homes `lab` and `insurer`, and the job file, below `folder`.
+
+    `patients` persons (default all 5,000) are spread as in the whole demo: 15 % only at the lab, 70 % at both, 15 % only
+    at the insurer; `seed` numbers them, and is what the parties draw initial weights from. State, runs and models of an
+    earlier demo stay, and so does a file that somebody has edited since.
+
+    Raises `InputError` for a home that the demo did not make, which is left as it is.
+    """
+    count = _checked(patients)
+    only_here = round(0.15 * count)
+    words = {"floor": f"{_floor(count):<3}", "identifiers": _IDENTIFIERS}
+    parties: list[tuple[str, Template, dict[str, Any]]] = [
+        ("lab", LAB, {"copy": "original", "low": 0, "high": count - only_here, "first_id": 200_000}),
+        ("insurer", INSURER, {"copy": "corrupted", "low": only_here, "high": count, "first_id": 7_000_000}),
+    ]
+    for party, _, _ in parties:
+        _refuse_strangers(folder / party)
+    for number, (party, config, rows) in enumerate(parties):
+        home = folder / party
+        with disk_errors(party):
+            home.mkdir(parents=True, exist_ok=True)
+            _make_data(home / f"{party}.duckdb", {"version": _DATA_VERSION, "party": party, "seed": seed, **rows})
+            _write_unless_edited(home / PARTY_FILE, config.substitute(words, rest=_REST.substitute(seed=seed + number)))
+    _write_unless_edited(folder / JOB_FILE, job_text(patients))
+
+
+def job_text(patients: int | None = None) -> str:
+    """The demo's job as the YAML that `examples/vertical.yaml` holds."""
+    return JOB.substitute(floor=f"{_floor(_checked(patients)):<3}")
+
+
+def demo_job(patients: int | None = None, *, epochs: int | None = None, seed: int | None = None) -> VerticalJob:
+    """The demo's job, for `patients` persons in all; `epochs` and `seed` replace those of the file."""
+    content = yaml.safe_load(job_text(patients))
+    content["training"] |= {name: value for name, value in (("epochs", epochs), ("seed", seed)) if value is not None}
+    return VerticalJob.model_validate(content)
+
+
+def true_persons(home: PartyHome) -> dict[str, int] | None:
+    """Who is behind each row id of a demo home; None where there is no such table, as at every real party."""
+    if home.data_file is None or not (home.folder / MARKER).is_file():
+        return None
+    with duckdb.connect(home.data_file, read_only=True) as connection:
+        if not connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'truth'").fetchone():
+            return None
+        rows = connection.execute("SELECT CAST(id AS VARCHAR), person FROM truth").fetchall()
+    return {str(row[0]): int(row[1]) for row in rows}
+
+
+# --- below: files that are made once ---------------------------------------------------------------------------------
+
+
+def _checked(patients: int | None) -> int:
+    if patients is None:
+        return PATIENTS
+    if not MIN_PATIENTS <= patients <= PATIENTS:
+        raise InputError("job.invalid", problem=f"the demo has {MIN_PATIENTS} to {PATIENTS} patients, not {patients}")
+    return patients
+
+
+def _floor(patients: int) -> int:
+    """The same share of a smaller demo, so that a policy with a sensible floor does not stop it."""
+    return max(2, _FLOOR * patients // PATIENTS)
+
+
+def _refuse_strangers(home: Path) -> None:
+    if home.exists() and any(home.iterdir()) and not (home / MARKER).is_file():
+        raise InputError(
+            "home.invalid",
+            party=home.name,
+            field="the folder",
+            problem="the demo did not make this home and leaves it as it is; give the demo another folder",
+        )
+
+
+def _make_data(path: Path, wanted: Mapping[str, Any]) -> None:
+    """Write a party's DuckDB file, unless it is there with just these rows."""
+    tag = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+    if path.is_file() and _marks(path).get(path.name) == tag:
+        return
+    _mark(path, "unfinished")  # from here on the home is known as ours, even if we are stopped
+    temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    tables = _LAB_TABLES if wanted["party"] == "lab" else _INSURER_TABLES
+    data = importlib.resources.files(__package__) / "data"
+    with (
+        importlib.resources.as_file(data / "identities.parquet") as identities,
+        importlib.resources.as_file(data / "support2.parquet") as support2,
+        duckdb.connect(temporary) as connection,
+    ):
+        paths = {"identities": _quoted(identities), "support2": _quoted(support2)}
+        connection.execute(Template(_PEOPLE + tables).substitute(wanted, **paths))
+    temporary.replace(path)
+    _mark(path, tag)
+
+
+def _write_unless_edited(path: Path, text: str) -> None:
+    """Write a file that people may edit: not if it is there and differs from what the demo wrote last."""
+    if path.is_file():
+        there = path.read_text(encoding="utf-8")
+        if there == text or _digest(there) != _marks(path).get(path.name):
+            return
+    path.write_text(text, encoding="utf-8")
+    _mark(path, _digest(text))
+
+
+def _marks(path: Path) -> dict[str, str]:
+    """What the demo noted of the files beside `path`: their names and what it wrote into them."""
+    marker = path.with_name(MARKER)
+    marks: dict[str, str] = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
+    return marks
+
+
+def _mark(path: Path, tag: str) -> None:
+    text = json.dumps(_marks(path) | {path.name: tag}, indent=2)
+    path.with_name(MARKER).write_text(text + "\n", encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

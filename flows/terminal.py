@@ -1,0 +1,249 @@
+"""What the commands print. Kept apart from `cli`, which only says what the commands are."""
+
+from __future__ import annotations
+
+import asyncio
+import json as json_module
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..parties.errors import InputError, IsthmusError
+
+if TYPE_CHECKING:
+    from .check import Check
+    from .jobs import VerticalJob
+
+console = Console(highlight=False)
+
+
+def prepare_prefect(homes: Path, runs: Path, *, quiet: bool = True) -> None:
+    """Set what Prefect and our flows read from the environment, before Prefect is imported.
+
+    Logs do not go to the server, since a trace holds paths; nothing calls out; a user sees our screen, not
+    Prefect's log.
+    """
+    os.environ["ISTHMUS_HOMES"], os.environ["ISTHMUS_RUNS"] = str(homes.resolve()), str(runs.resolve())
+    defaults = {
+        "PREFECT_LOGGING_TO_API_ENABLED": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_CLI_PROMPT": "false",
+    }
+    if quiet:
+        defaults |= {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL"}
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def run_and_show(
+    job: VerticalJob,
+    *,
+    homes: Path,
+    runs: Path,
+    fresh: bool = False,
+    baselines: bool = False,
+    json: bool = False,
+    demo: bool = False,
+) -> None:
+    """Run a job through Prefect, draw while it runs, print its result."""
+    from ..parties.home import find_home
+    from .screen import Screen
+
+    for party in job.parties:
+        try:
+            find_home(homes, party.name)
+        except InputError as error:
+            error.where = f"--homes {homes}"
+            raise
+    began = time.monotonic()
+    out = Console(stderr=True, highlight=False) if json else console
+    screen = Screen(out, job)
+    with out.status("starting Prefect"):
+        prepare_prefect(homes, runs)
+        from . import coordinate
+        from .report import text_table
+    coordinate.LISTENERS.set((screen,))
+    with screen.showing():
+        model = asyncio.run(_reached(coordinate, job, fresh=fresh, baselines=baselines))
+    folder = runs / model.run
+    if json:
+        sys.stdout.write(json_module.dumps(model.summary) + "\n")
+        return
+    out.print()
+    out.print(text_table(model.summary))
+    for line in _closing_lines(job, model.summary, homes, folder, time.monotonic() - began, demo=demo):
+        out.print(line, soft_wrap=True)
+
+
+async def _reached(coordinate: Any, job: VerticalJob, *, fresh: bool, baselines: bool) -> Any:
+    """Run the flow, once it is known that a Prefect server answers."""
+    from prefect.client.orchestration import get_client
+
+    if os.environ.get("PREFECT_API_URL"):
+        async with get_client() as client:
+            if await client.api_healthcheck() is not None:
+                raise InputError("prefect.unreachable")
+    return await coordinate.vertical(job, fresh=fresh, baselines=baselines)
+
+
+def _closing_lines(
+    job: VerticalJob, summary: dict[str, Any], homes: Path, folder: Path, seconds: float, *, demo: bool
+) -> list[str]:
+    left = "   ".join(f"left {party.name} {_bytes(summary['bytes_left'].get(party.name, 0))}" for party in job.parties)
+    parts = ", ".join(str(homes / party.name / "models" / folder.name / "part.safetensors") for party in job.parties)
+    lines = [f"\n  {left}   {seconds:.0f} s   ledger ✓", f"  report  {folder / 'report.html'}", f"  models  {parts}"]
+    if demo:
+        lines.append(
+            "  next    isthmus run examples/vertical.yaml --homes demo   isthmus serve   README: your own data"
+        )
+    return lines
+
+
+def show_check(check: Check, *, json: bool) -> None:
+    """Print a dry run; raises the first error that would stop the job."""
+    if json:
+        facts = {
+            "parties": [
+                {
+                    "party": asked.party,
+                    "role": asked.role,
+                    "rows": asked.rows,
+                    "columns": asked.columns,
+                    "at_least": asked.floor,
+                    "publishes": asked.publishes,
+                    "error": asked.error.code if asked.error else None,
+                }
+                for asked in check.asked
+            ],
+            "leaving": [
+                {"from": item.sender, "to": item.receiver, "topic": item.topic, "what": item.what, "bytes": item.nbytes}
+                for item in check.leaving
+            ],
+            "learns": [{"who": who, "what": what} for who, what in check.learns],
+        }
+        sys.stdout.write(json_module.dumps(facts) + "\n")
+    else:
+        _print_check(check)
+    if check.error:
+        raise check.error
+
+
+def _print_check(check: Check) -> None:
+    asked_table = Table("party", "role", "rows", "columns", "floor", "publishes", "says", box=None)
+    for asked in check.asked:
+        verdict = f"[red]{asked.error.code}[/]" if asked.error else "[green]yes[/]"
+        asked_table.add_row(
+            asked.party,
+            asked.role,
+            f"{asked.rows:,}" if asked.rows is not None else "–",
+            str(len(asked.columns)),
+            str(asked.floor or "–"),
+            ", ".join(asked.publishes) or "nothing",
+            verdict,
+        )
+    leaving = Table("from", "to", "topic", "what", "at most", box=None)
+    for item in check.leaving:
+        nbytes = "?" if item.nbytes is None else _bytes(item.nbytes)
+        leaving.add_row(item.sender, item.receiver, item.topic.value, item.what, nbytes)
+    learns = Table("who", "learns", box=None)
+    for who, what in check.learns:
+        learns.add_row(who, what)
+    for table in (asked_table, leaving, learns):
+        console.print(table)
+        console.print()
+    console.print(
+        "The parties are taken to be semi-honest: each keeps to the protocol and may think about all it sees.\n"
+        "Nothing has left, no ledger row was written."
+    )
+
+
+def show_runs(root: Path, run: str | None, *, json: bool) -> None:
+    """Print the runs, or one of them."""
+    from .runs import find_run, run_records
+
+    if run is not None:
+        folder = find_run(root, run)
+        _show_run(folder, json=json)
+        return
+    records = run_records(root)
+    if json:
+        sys.stdout.write(json_module.dumps([record.model_dump(mode="json") for record in records]) + "\n")
+        return
+    if not records:
+        console.print(f"no runs in {root}; `isthmus demo` makes one")
+        return
+    table = Table("run", "status", "attempts", "started (UTC)", "seconds", "error", box=None)
+    for record in records:
+        seconds = f"{(record.ended - record.started).total_seconds():.0f}" if record.ended else "–"
+        started = record.started.strftime("%Y-%m-%d %H:%M")
+        table.add_row(record.run, record.status, str(record.attempts), started, seconds, record.error or "")
+    console.print(table)
+
+
+def _show_run(folder: Path, *, json: bool) -> None:
+    from .report import text_table
+    from .runs import RunRecord
+
+    summary_file = folder / "summary.json"
+    record = RunRecord.model_validate_json((folder / "run.json").read_bytes())
+    summary = json_module.loads(summary_file.read_text("utf-8")) if summary_file.is_file() else None
+    if json:
+        facts = {"record": record.model_dump(mode="json"), "summary": summary}
+        sys.stdout.write(json_module.dumps(facts) + "\n")
+        return
+    console.print(f"{record.run}   {record.status}   attempts {record.attempts}   {record.error or ''}")
+    if summary is not None:
+        console.print(text_table(summary))
+        console.print(f"report  {folder / 'report.html'}", soft_wrap=True)
+
+
+def show_ledger(homes: Path, party: str, run: str | None, *, json: bool) -> None:
+    """Print a party's ledger."""
+    from ..parties.home import PartyHome, find_home
+    from ..parties.ledger import Ledger
+
+    entries = Ledger(PartyHome(find_home(homes, party))).entries(run)
+    if json:
+        sys.stdout.write(json_module.dumps([entry.model_dump(mode="json") for entry in entries]) + "\n")
+        return
+    table = Table("at (UTC)", "event", "run", "to", "topic", "bytes", box=None)
+    for entry in entries:
+        nbytes = f"{entry.nbytes:,}" if entry.event == "close" else ""
+        table.add_row(entry.at[:19], entry.event, entry.run, entry.peer, entry.topic.value, nbytes)
+    console.print(table)
+
+
+def verify_ledger(homes: Path, party: str, *, json: bool) -> None:
+    """Verify a party's ledger and print its head."""
+    from ..parties.home import PartyHome, find_home
+    from ..parties.ledger import Ledger
+
+    verdict = Ledger(PartyHome(find_home(homes, party))).verify()
+    if json:
+        sys.stdout.write(json_module.dumps({"entries": verdict.entries, "head": verdict.head}) + "\n")
+    else:
+        console.print(f"{party}'s ledger verifies: {verdict.entries} entries, head {verdict.head}", soft_wrap=True)
+
+
+def say(error: IsthmusError, words: Sequence[str]) -> None:
+    """Print an error as a person, or with --json a program, reads it."""
+    if "--json" in words:
+        said = {"code": error.code, "what": error.what, "where": error.where, "next": error.next}
+        sys.stdout.write(json_module.dumps({"error": said}) + "\n")
+    else:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(error.text(), style="red", markup=False)
+
+
+def _bytes(count: int) -> str:
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
