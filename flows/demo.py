@@ -2,8 +2,8 @@
 
 `flows/data/README.md` tells where the rows come from. Which columns sit where, and who has which identity, is our
 arrangement: the lab holds persons 0 to 4,249 as they are, the insurer 750 to 4,999 with typing errors, so that 3,500
-are shared. Each numbers its own people; the person behind a number stands in a table `truth` that no dataset selects, for
-scoring the linkage alone.
+are shared. Each numbers its own people; the person behind a number stands in a table `truth` that no dataset selects,
+for scoring the linkage alone.
 
 ::
 
@@ -59,7 +59,7 @@ align:
     - [birth_date, postcode]
     - [given_name, surname, postcode]
     - [surname, address, postcode]
-  at_least: $floor                            # stop when fewer patients are shared
+  at_least: $floor                             # stop when fewer patients are shared
 
 model: {kind: network, bottom: [64, 32], top: [32], dropout: 0.1}     # or {kind: logistic}
 training: {epochs: 30, batch_size: 64, learning_rate: 0.001, patience: 5, seed: 7}
@@ -147,8 +147,8 @@ FROM truth t JOIN read_parquet('$support2') s USING (person) ORDER BY t.id;
 """
 _INSURER_TABLES = """
 CREATE TABLE members AS
-SELECT t.id, i.* EXCLUDE (person, copy), s.age, s.sex, s.race, s.income, s.edu, s.dzgroup, s.dzclass, s.ca, s.num_co, s.diabetes,
-       s.dementia, s.hospdead
+SELECT t.id, i.* EXCLUDE (person, copy), s.age, s.sex, s.race, s.income, s.edu, s.dzgroup, s.dzclass, s.ca, s.num_co,
+       s.diabetes, s.dementia, s.hospdead
 FROM truth t JOIN read_parquet('$identities') i USING (person) JOIN read_parquet('$support2') s USING (person)
 WHERE i.copy = '$copy' ORDER BY t.id;
 """
@@ -157,9 +157,9 @@ WHERE i.copy = '$copy' ORDER BY t.id;
 def make_homes(folder: Path, *, patients: int | None = None, seed: int = 1) -> None:
     """Make the homes `lab` and `insurer`, and the job file, below `folder`.
 
-    `patients` persons (default all 5,000) are spread as in the whole demo: 15 % only at the lab, 70 % at both, 15 % only
-    at the insurer; `seed` numbers them, and is what the parties draw initial weights from. State, runs and models of an
-    earlier demo stay, and so does a file that somebody has edited since.
+    `patients` persons (default all 5,000) are spread as in the whole demo: 15 % only at the lab, 70 % at both, 15 %
+    only at the insurer; `seed` numbers them, and is what the parties draw initial weights from. State, runs and models
+    of an earlier demo stay, and so does a file that somebody has edited since.
 
     Raises `InputError` for a home that the demo did not make, which is left as it is.
     """
