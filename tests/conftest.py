@@ -1,0 +1,161 @@
+"""A small world of parties for the tests: homes with DuckDB files, party.yaml and a job, made to be broken."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+import yaml
+
+from isthmus.flows.jobs import VerticalJob
+from isthmus.flows.journal import Journal
+from isthmus.flows.launch import run_here
+
+
+class World:
+    """An insurer (active: age, sex, label) and one or two passive parties, each with its own part of the same persons."""
+
+    def __init__(self, folder: Path, persons: int = 240, passive: tuple[str, ...] = ("lab",)) -> None:
+        self.homes, self.runs = folder / "homes", folder / "runs"
+        self.folder, self.passive = folder, passive
+        generator = np.random.default_rng(5)
+        self.facts = generator.normal(size=(persons, 4))
+        logits = self.facts @ np.array([1.0, -1.0, 1.5, 0.5]) + 0.3 * generator.normal(size=persons)
+        self.label = (logits > 0).astype(int)
+        self.job: dict[str, Any] = {
+            "kind": "vertical",
+            "name": "test-job",
+            "purpose": "testing",
+            "parties": [
+                {"name": "insurer", "dataset": "members", "columns": ["age", "sex"], "label": "died"},
+                *({"name": name, "dataset": "results", "columns": ["*"]} for name in passive),
+            ],
+            "align": {"keys": [["national_id"], ["names", "birth_date"]], "at_least": 20},
+            "model": {"kind": "network", "bottom": [8, 4], "top": [4], "dropout": 0.2},
+            "training": {"epochs": 4, "batch_size": 16, "learning_rate": 0.01, "patience": 4, "seed": 3},
+        }
+        self._make("insurer", range(persons), "members", ["age", "sex"], list(passive))
+        for name in passive:
+            self._make(name, range(10, persons), "results", ["alb", "ward"], ["insurer", *(set(passive) - {name})])
+
+    def _make(self, name: str, persons: range, dataset: str, columns: list[str], peers: list[str]) -> None:
+        home = self.homes / name
+        home.mkdir(parents=True)
+        first = self.facts[:, 0] if name == "insurer" else self.facts[:, 2]
+        second = self.facts[:, 1] if name == "insurer" else self.facts[:, 3]
+        rows = [
+            (
+                f"{name[0]}{person:04d}", f"N{person:06d}", f"given{person % 37}", f"sur{person % 101}",
+                f"19{person % 90 + 10}0{person % 9 + 1}1{person % 9}", float(first[person]),
+                "high" if second[person] > 0 else "low", int(self.label[person]),
+            )
+            for person in reversed(persons)
+        ]  # fmt: skip
+        with duckdb.connect(home / f"{name}.duckdb") as connection:
+            connection.execute(
+                f"CREATE TABLE t (id VARCHAR, ssn VARCHAR, given VARCHAR, sur VARCHAR, born VARCHAR, "
+                f"{columns[0]} DOUBLE, {columns[1]} VARCHAR, died INTEGER)"
+            )
+            connection.executemany("INSERT INTO t VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        release: dict[str, Any] = {"columns": columns, "at_least": 20, "may_learn_membership": peers}
+        if name == "insurer":
+            release["labels"] = ["died"]
+        self.write_party(
+            name,
+            {
+                "name": name,
+                "data": f"{name}.duckdb",
+                "seed": 11,
+                "datasets": {
+                    dataset: {
+                        "sql": "SELECT * FROM t",
+                        "row_id": "id",
+                        "identifiers": {
+                            "national_id": "ssn",
+                            "names": ["given", "sur"],
+                            "birth_date": {"column": "born", "format": "%Y%m%d"},
+                        },
+                    }
+                },
+                "policy": {
+                    "kinds": ["vertical"],
+                    "purposes": ["testing"],
+                    "peers": peers,
+                    "release": {dataset: release},
+                    "max_epochs": 50,
+                    "publish": ["counts", "metrics", "curves"],
+                },
+            },
+        )
+
+    def party(self, name: str) -> dict[str, Any]:
+        """The content of a party's party.yaml."""
+        return yaml.safe_load((self.homes / name / "party.yaml").read_text())
+
+    def write_party(self, name: str, content: dict[str, Any]) -> None:
+        """Replace a party's party.yaml."""
+        (self.homes / name / "party.yaml").write_text(yaml.safe_dump(content))
+
+    def edit_party(self, name: str, change: Callable[[dict[str, Any]], Any]) -> None:
+        """Change a party's party.yaml in place."""
+        content = self.party(name)
+        change(content)
+        self.write_party(name, content)
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        """The only dataset of a party."""
+        (found,) = self.party(name)["datasets"].values()
+        return found
+
+    def sql(self, name: str, statement: str) -> None:
+        """Change a party's rows."""
+        with duckdb.connect(self.homes / name / f"{name}.duckdb") as connection:
+            connection.execute(statement)
+
+    def load_job(self) -> VerticalJob:
+        """The job as it stands."""
+        return VerticalJob.model_validate(self.job)
+
+    def job_file(self) -> Path:
+        """The job as a YAML file."""
+        path = self.folder / "job.yaml"
+        path.write_text(yaml.safe_dump(self.job))
+        return path
+
+    def run(self, run: str = "test-job-1", **options: Any) -> Journal:
+        """Run the job with real vault processes, without Prefect."""
+        return asyncio.run(run_here(self.load_job(), self.homes, run, **options))
+
+    def command(
+        self, *words: str, env: dict[str, str] | None = None, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `isthmus …` as a process of its own."""
+        return subprocess.run(
+            [sys.executable, "-m", "isthmus.flows.cli", *words],
+            cwd=self.folder,
+            env={**os.environ, "ISTHMUS_HOMES": str(self.homes), "ISTHMUS_RUNS": str(self.runs), **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            **options,
+        )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """Two parties."""
+    return World(tmp_path)
+
+
+@pytest.fixture
+def world_of_three(tmp_path: Path) -> World:
+    """An active party and two passive ones."""
+    return World(tmp_path, passive=("lab", "clinic"))

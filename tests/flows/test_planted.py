@@ -1,0 +1,86 @@
+"""Nothing of a party reaches Prefect: strings are planted in rows, SQL and errors, and looked for in everything it keeps."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PLANTS = {
+    "identifier": "plantedidentifier77",
+    "value": "plantedvalue77",
+    "column": "plantedcolumn77",
+    "number": "7731457731457",
+    "sql": "plantedsql77",
+    "failure": "plantedfailure77",
+}
+
+
+def _plant(world: Any, *, fail: bool) -> None:
+    world.sql("lab", f"ALTER TABLE t ADD COLUMN {PLANTS['column']} VARCHAR DEFAULT '{PLANTS['value']}'")
+    world.sql("lab", f"UPDATE t SET {PLANTS['column']} = 'other' WHERE id < 'l0100'")
+    world.sql("lab", f"UPDATE t SET ssn = '{PLANTS['identifier']}', alb = {PLANTS['number']} WHERE id = 'l0044'")
+    world.sql("insurer", f"UPDATE t SET ssn = '{PLANTS['identifier']}' WHERE id = 'i0044'")
+
+    def change(content: dict[str, Any]) -> None:
+        content["policy"]["release"]["results"]["columns"].append(PLANTS["column"])
+        failing = f"error('{PLANTS['failure']}' || max(ssn))" if fail else "1"
+        content["datasets"]["results"]["sql"] = (
+            f"SELECT * FROM t WHERE '{PLANTS['sql']}' <> '' AND (SELECT {failing} FROM t) IS NOT NULL"
+        )
+
+    world.edit_party("lab", change)
+
+
+def _kept(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _forms(text: str) -> list[bytes]:
+    """The plant as it stands, in hexadecimal, and in base64 at each of the three places it can begin."""
+    raw = text.encode()
+    forms = [raw, raw.hex().encode(), raw.hex().upper().encode()]
+    for offset in range(3):
+        coded = base64.b64encode(b"x" * offset + raw + b"x" * (-(offset + len(raw)) % 3))
+        forms.append(coded[4 if offset else 0 : -4])
+    return forms
+
+
+@pytest.mark.parametrize("fail", [True, False], ids=["the vault fails", "the job ends well"])
+def test_no_planted_string_reaches_prefect_or_the_coordinator(world: Any, server: Any, fail: bool) -> None:
+    _plant(world, fail=fail)
+    world.job["name"] = "planted-failing" if fail else "planted-well"
+    verbose = {"PREFECT_LOGGING_LEVEL": "DEBUG"}
+    done = world.command("run", str(world.job_file()), env={**server.env, **verbose})
+    assert done.returncode == (2 if fail else 0), done.stderr
+    _the_plants_were_reached(world, fail)
+    places: dict[object, bytes] = {**_kept(server.folder), **_kept(world.runs)}
+    places |= {"standard output": done.stdout.encode(), "standard error": done.stderr.encode()}
+    assert any(path.suffix == ".db" for path in places if isinstance(path, Path))
+    assert any(world.job["name"].encode() in content for content in places.values())
+    secrets = [*PLANTS.values(), str(world.homes)]
+    found = [
+        (str(place), secret)
+        for place, content in places.items()
+        for secret in secrets
+        for form in _forms(secret)
+        if form in content
+    ]
+    if "standard output" in {
+        place for place, _ in found
+    }:  # the paths of the models are printed here, to the user alone
+        found = [(place, secret) for place, secret in found if secret != str(world.homes)]
+    assert found == []
+
+
+def _the_plants_were_reached(world: Any, fail: bool) -> None:
+    (log,) = world.homes.glob("lab/runs/*/vault.log")
+    if fail:
+        assert PLANTS["failure"] + PLANTS["identifier"] in log.read_text()
+    else:
+        (part,) = world.homes.glob("lab/models/*/part.safetensors")
+        content = part.read_bytes()
+        assert PLANTS["column"].encode() in content
+        assert PLANTS["value"].encode() in content

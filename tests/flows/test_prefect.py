@@ -1,0 +1,136 @@
+"""What a data engineer sees in Prefect: runs, children, phases, progress, artifacts, the form."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def _post(server: Any, path: str, body: dict[str, Any] | None = None) -> Any:
+    request = urllib.request.Request(
+        f"{server.url}{path}", data=json.dumps(body or {}).encode(), headers={"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.loads(answer.read())
+
+
+def _get(server: Any, path: str) -> Any:
+    with urllib.request.urlopen(f"{server.url}{path}", timeout=20) as answer:
+        return json.loads(answer.read())
+
+
+def _runs_of(server: Any, name: str) -> list[dict[str, Any]]:
+    return _post(server, "/flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}})
+
+
+def _children(server: Any, parent: dict[str, Any]) -> list[dict[str, Any]]:
+    return _post(server, "/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [parent["id"]]}}})
+
+
+def _phases(server: Any, run: dict[str, Any]) -> dict[str, str]:
+    tasks = _post(server, "/task_runs/filter", {"task_runs": {"flow_run_id": {"any_": [run["id"]]}}})
+    return {task["name"]: task["state_type"] for task in tasks}
+
+
+def test_the_server_shows_the_run_its_parties_their_phases_progress_and_report(world: Any, server: Any) -> None:
+    world.job["name"] = "seen-in-prefect"
+    done = world.command("run", str(world.job_file()), env=server.env)
+    assert done.returncode == 0, done.stderr
+    (run,) = _runs_of(server, "seen-in-prefect")
+    assert run["state_type"] == "COMPLETED"
+    parties = _children(server, run)
+    assert {(party["name"], party["state_type"]) for party in parties} == {
+        ("insurer", "COMPLETED"),
+        ("lab", "COMPLETED"),
+    }
+    for party in parties:
+        assert _phases(server, party) == dict.fromkeys(["agree", "align", "train", "evaluate", "close"], "COMPLETED")
+    artifacts = {found["key"]: found for found in _post(server, "/artifacts/latest/filter")}
+    assert artifacts["seen-in-prefect-align"]["data"] == 100.0
+    assert artifacts["seen-in-prefect-train"]["data"] == 100.0
+    assert "AUC" in artifacts["seen-in-prefect-report"]["data"]
+
+
+def test_a_failing_job_fails_its_run_with_the_code_and_stops_the_other_party(world: Any, server: Any) -> None:
+    world.job["name"] = "refused-in-prefect"
+    world.edit_party("lab", lambda content: content["policy"].update(purposes=[]))
+    done = world.command("run", str(world.job_file()), env=server.env)
+    assert done.returncode == 3
+    assert "error[policy.purpose]" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    (run,) = _runs_of(server, "refused-in-prefect")
+    assert run["state_type"] == "FAILED"
+    assert "policy.purpose" in run["state"]["message"]
+    assert all(party["state_type"] not in {"RUNNING", "COMPLETED"} for party in _children(server, run))
+
+
+@pytest.mark.timeout(240)
+def test_a_served_deployment_has_a_form_and_runs_what_the_form_sends(world: Any, server: Any) -> None:
+    world.job["name"] = "from-the-form"
+    env = {**os.environ, **server.env, "ISTHMUS_HOMES": str(world.homes), "ISTHMUS_RUNS": str(world.runs)}
+    words = [sys.executable, "-m", "isthmus.flows.cli", "serve", "--name", "test-serve"]
+    with (world.folder / "serve.log").open("wb") as log:
+        serving = subprocess.Popen(words, cwd=world.folder, env=env, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        deployment = _wait_for(lambda: _deployment(server, "vertical/test-serve"), serving)
+        form = deployment["parameter_openapi_schema"]
+        assert form["definitions"]["VerticalJob"]["properties"]["purpose"]["title"] == "Purpose"
+        parameters = {"job": json.loads(json.dumps(world.load_job().canonical()))}
+        started = _post(server, f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
+        final = ("COMPLETED", "FAILED", "CRASHED")
+        ended = _wait_for(
+            lambda: (run := _get(server, f"/flow_runs/{started['id']}"))["state_type"] in final and run, serving
+        )
+        assert ended["state_type"] == "COMPLETED", ended["state"]
+        assert {child["name"] for child in _children(server, ended)} == {"insurer", "lab"}
+        assert list(world.runs.glob("from-the-form-*/report.html"))
+    finally:
+        serving.terminate()
+        serving.wait(20)
+
+
+def test_a_flow_of_ones_own_runs_the_steps_in_twenty_lines(world: Any, server: Any) -> None:
+    example = EXAMPLES / "monthly_mortality.py"
+    code = [line for line in example.read_text().splitlines() if line.strip() and not line.strip().startswith("#")]
+    assert len(code) <= 20
+    program = (
+        "import asyncio, runpy, sys; from isthmus.flows import VerticalJob; "
+        "flow = runpy.run_path(sys.argv[1])['monthly_mortality']; "
+        "print('outcome', asyncio.run(flow(VerticalJob.from_file(sys.argv[2]), at_least=int(sys.argv[3]))))"
+    )
+    env = {**os.environ, **server.env, "ISTHMUS_HOMES": str(world.homes), "ISTHMUS_RUNS": str(world.runs)}
+    outcomes = []
+    for at_least in ("100", "1000"):
+        words = [sys.executable, "-c", program, str(example), str(world.job_file()), at_least]
+        done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+        outcomes.append(done.stdout.strip().splitlines()[-1])
+    assert "test-job-" in outcomes[0]
+    assert "too few shared patients" in outcomes[1]
+    assert len(list(world.homes.glob("lab/models/*/part.safetensors"))) == 1
+
+
+def _deployment(server: Any, name: str) -> Any:
+    flow, deployment = name.split("/")
+    found = _post(server, "/deployments/filter", {"deployments": {"name": {"any_": [deployment]}}})
+    return next(iter(found), None) if flow else None
+
+
+def _wait_for(ask: Any, process: subprocess.Popen[bytes], seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the serving process ended"
+        if answer := ask():
+            return answer
+        time.sleep(0.3)
+    raise AssertionError("it did not happen in time")
