@@ -21,7 +21,7 @@ from isthmus.flows.launch import run_here
 
 
 class World:
-    """An insurer (active: age, sex, label) and one or two passive parties, each with its own part of the same persons."""
+    """An insurer (active: age, sex, label) and one or two passive parties, about partly the same persons."""
 
     def __init__(self, folder: Path, persons: int = 240, passive: tuple[str, ...] = ("lab",)) -> None:
         self.homes, self.runs = folder / "homes", folder / "runs"

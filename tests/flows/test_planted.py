@@ -1,4 +1,4 @@
-"""Nothing of a party reaches Prefect: strings are planted in rows, SQL and errors, and looked for in everything it keeps."""
+"""Nothing of a party reaches Prefect: strings are planted in rows, SQL and errors, and looked for in all it keeps."""
 
 from __future__ import annotations
 

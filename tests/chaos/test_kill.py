@@ -1,0 +1,148 @@
+"""A run that is killed at any point is started again and ends with the weights of a run that was not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from isthmus.parties.checkpoint import read_tensors
+from isthmus.parties.home import PartyHome
+from isthmus.parties.ledger import Ledger
+
+EPOCHS = 60
+
+
+def _start(world: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "isthmus.flows.cli", "run", str(world.job_file())],
+        cwd=world.folder,
+        env={**os.environ, "ISTHMUS_HOMES": str(world.homes), "ISTHMUS_RUNS": str(world.runs)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _vaults(world: Any) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"isthmus.flows.vault" in words and any(str(world.homes).encode() in word for word in words):
+            found.append(int(folder.name))
+    return found
+
+
+def _wait(ask: Callable[[], Any], seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := ask():
+            return answer
+        time.sleep(0.02)
+    raise AssertionError("it did not happen in time")
+
+
+def _in_mid_training(world: Any) -> bool:
+    checkpoints = world.homes.glob("*/runs/*/checkpoints/step-*.safetensors")
+    return any(int(path.stem.removeprefix("step-")) >= 3 for path in checkpoints)
+
+
+def _weights(world: Any) -> dict[str, dict[str, np.ndarray]]:
+    return {name: read_tensors(next(world.homes.glob(f"{name}/models/*/*")))[0] for name in ("insurer", "lab")}
+
+
+def _assert_same(one: Any, other: Any) -> None:
+    for party, weights in one.items():
+        assert weights.keys() == other[party].keys()
+        for name, value in weights.items():
+            assert np.array_equal(value, other[party][name]), (party, name)
+
+
+@pytest.fixture
+def long_world(world: Any) -> Any:
+    world.job["training"] |= {"epochs": EPOCHS, "patience": EPOCHS, "batch_size": 4}
+    for name in ("insurer", "lab"):
+        world.edit_party(name, lambda content: content["policy"].update(max_epochs=EPOCHS))
+    return world
+
+
+@pytest.fixture
+def uninterrupted(tmp_path: Path, long_world: Any) -> Any:
+    twin = type(long_world)(tmp_path / "twin")
+    twin.job = long_world.job
+    for name in ("insurer", "lab"):
+        twin.write_party(name, long_world.party(name))
+    process = _start(twin)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    return _weights(twin)
+
+
+def _one_vault(world: Any, flow: subprocess.Popen[str]) -> None:
+    os.kill(_vaults(world)[0], signal.SIGKILL)
+
+
+def _the_flow(world: Any, flow: subprocess.Popen[str]) -> None:
+    flow.kill()
+
+
+def _everything(world: Any, flow: subprocess.Popen[str]) -> None:
+    for pid in [flow.pid, *_vaults(world)]:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _ctrl_c(world: Any, flow: subprocess.Popen[str]) -> None:
+    os.killpg(flow.pid, signal.SIGINT)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("stop", [_one_vault, _the_flow, _everything, _ctrl_c])
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(long_world: Any, uninterrupted: Any, stop: Any) -> None:
+    flow = _start(long_world)
+    _wait(lambda: _in_mid_training(long_world))
+    stop(long_world, flow)
+    output, _ = flow.communicate(timeout=60)
+    assert flow.returncode != 0
+    if stop is _one_vault:
+        assert flow.returncode == 4
+        assert "error[vault.died]" in output
+    if stop is _ctrl_c:
+        assert flow.returncode == 130
+        assert "error[run.interrupted]" in output
+    assert "Traceback" not in output
+    _wait(lambda: not _vaults(long_world), seconds=10)  # no orphan
+    assert not list(long_world.homes.glob("*/models/*/*"))
+
+    again = _start(long_world)
+    output, _ = again.communicate(timeout=200)
+    assert again.returncode == 0, output
+    assert "resumed after epoch" in output
+    assert len(list(long_world.runs.glob("test-job-*"))) == 1
+    _assert_same(_weights(long_world), uninterrupted)
+    for name in ("insurer", "lab"):
+        Ledger(PartyHome(long_world.homes / name)).verify()
+
+
+@pytest.mark.timeout(400)
+def test_fresh_starts_over(long_world: Any) -> None:
+    flow = _start(long_world)
+    _wait(lambda: _in_mid_training(long_world))
+    _the_flow(long_world, flow)
+    flow.communicate(timeout=60)
+    _wait(lambda: not _vaults(long_world), seconds=10)
+    done = long_world.command("run", str(long_world.job_file()), "--fresh")
+    assert done.returncode == 0, done.stderr
+    assert "resumed" not in done.stdout
+    assert len(list(long_world.runs.glob("test-job-*"))) == 2
