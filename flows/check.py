@@ -80,7 +80,7 @@ def _ask(job: VerticalJob, homes: Path, name: str) -> Asked:
         row_ids = store.row_ids()
         rows = len(row_ids)
         store.columns(columns, row_ids)
-        store.identifiers([name for key in job.align.keys for name in key], row_ids[:1])
+        store.identifiers([name for key in job.align.passes for name in key], row_ids[:1])
         if mine.label is not None:
             store.label(mine.label, row_ids)
     except IsthmusError as error:
@@ -89,7 +89,7 @@ def _ask(job: VerticalJob, homes: Path, name: str) -> Asked:
 
 
 def _leaving(job: VerticalJob, rows: dict[str, int | None]) -> list[Leaving]:
-    active, training, passes = job.active.name, job.training, len(job.align.keys)
+    active, training, passes = job.active.name, job.training, len(job.align.passes)
     width = 1 if isinstance(job.model, LogisticModel) else job.model.bottom[-1]
     proposal = len(json.dumps(job.canonical()))
     found = []

@@ -53,7 +53,7 @@ parties:
     columns: ["*"]                          # all that the lab's policy releases
 
 align:
-  keys:                                     # strong to weak; each pass looks at whoever is left
+  passes:                                   # strong to weak; each pass looks at whoever is left
     - [national_id]
     - [names, birth_date]
     - [birth_date, postcode]

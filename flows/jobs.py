@@ -48,10 +48,10 @@ class PartyInJob(_Form):
 class Align(_Form):
     """How the shared patients are found."""
 
-    keys: tuple[tuple[str, ...], ...] = Field(
+    passes: tuple[tuple[str, ...], ...] = Field(  # not "keys": Prefect takes a model with that name for a mapping
         min_length=1,
         max_length=16,
-        title="Linkage keys",
+        title="Linkage passes",
         description="Passes from strong to weak; each is a list of identifiers that the parties' party.yaml define.",
         examples=[[["national_id"], ["names", "birth_date"]]],
     )
@@ -143,8 +143,8 @@ class VerticalJob(_Form):
                 raise ValueError(f"party {party.name} brings neither columns nor a label")
             if party.label is not None and party.label in party.columns:
                 raise ValueError(f"the label {party.label!r} cannot be a column as well")
-        if not all(self.align.keys):
-            raise ValueError("a pass of align.keys is empty")
+        if not all(self.align.passes):
+            raise ValueError("a pass of align.passes is empty")
         if self.training.validation_share + self.training.test_share > 0.8:
             raise ValueError("validation_share and test_share leave less than a fifth for training")
         return self
@@ -222,6 +222,6 @@ class VerticalJob(_Form):
         names: set[str] = {self.kind}
         for party in self.parties:
             names |= {party.name, party.dataset, *party.columns} | ({party.label} if party.label else set())
-        for identifiers in self.align.keys:
+        for identifiers in self.align.passes:
             names |= set(identifiers)
         return frozenset(names - {ALL})

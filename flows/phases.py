@@ -31,7 +31,7 @@ from ..parties.network.message import Step, Topic
 from ..parties.state import Run, SavedAlignment, State
 from ..parties.store import Store
 from ..parties.table import Column, Identifier
-from ..psi import Alignment, align_active, align_passive
+from ..psi import Alignment, align_active, align_passive, unreadable_dates
 from ..vertical import (
     ActivePart,
     EpochReport,
@@ -130,6 +130,8 @@ class VerticalPhases:
             raise InputError("data.no_columns", party=self._me, dataset=self._mine.dataset)
         self._store.columns(self._columns, row_ids)
         self._all_row_ids, self._identifiers = row_ids, self._store.identifiers(self._identifier_names(), row_ids)
+        for name in unreadable_dates(self._identifiers):
+            raise InputError("data.identifier_format", party=self._me, dataset=self._mine.dataset, identifier=name)
         self._source_digest = _digest_of_identifiers(row_ids, self._identifiers)
         self._tell(Count(name="rows", value=len(row_ids)))
         self._tell(Count(name="columns", value=len(self._columns)))
@@ -177,10 +179,10 @@ class VerticalPhases:
         }
         alignment: Alignment
         if self._is_active:
-            alignment = align_active(self._channels, identifiers, self._job.align.keys, **options)
+            alignment = align_active(self._channels, identifiers, self._job.align.passes, **options)
         else:
             (channel,) = self._channels.values()
-            alignment = align_passive(channel, identifiers, self._job.align.keys, **options)
+            alignment = align_passive(channel, identifiers, self._job.align.passes, **options)
         self._row_ids, self._alignment_digest = row_ids[alignment.rows].tolist(), alignment.digest
         passes = [asdict(counts) for counts in alignment.passes]
         for counts in alignment.passes:
@@ -200,7 +202,7 @@ class VerticalPhases:
         self._tell(Progress(phase=Phase.ALIGN, index=index, units=passes, done=done, total=total))
 
     def _identifier_names(self) -> list[str]:
-        return list(dict.fromkeys(name for key in self._job.align.keys for name in key))
+        return list(dict.fromkeys(name for key in self._job.align.passes for name in key))
 
     # --- train -------------------------------------------------------------------------------------------------------
 

@@ -122,7 +122,7 @@ CATALOGUE: dict[str, Words] = {
     ),
     "align.none": Words("the parties share no patient", "check that both sides write their identifiers alike"),
     "align.no_keys": Words(
-        "no row of {party} has a complete linkage key", "check `identifiers:` in party.yaml and `align.keys` in the job"
+        "no row of {party} has a complete linkage key", "check `identifiers:` in party.yaml and `align.passes` in the job"
     ),
     # --- peers ------------------------------------------------------------------------------------------------------
     "peer.gone": Words("{party} lost {peer}", "see {peer}'s own log; start the job again when it is back"),

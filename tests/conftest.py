@@ -38,7 +38,7 @@ class World:
                 {"name": "insurer", "dataset": "members", "columns": ["age", "sex"], "label": "died"},
                 *({"name": name, "dataset": "results", "columns": ["*"]} for name in passive),
             ],
-            "align": {"keys": [["national_id"], ["names", "birth_date"]], "at_least": 20},
+            "align": {"passes": [["national_id"], ["names", "birth_date"]], "at_least": 20},
             "model": {"kind": "network", "bottom": [8, 4], "top": [4], "dropout": 0.2},
             "training": {"epochs": 4, "batch_size": 16, "learning_rate": 0.01, "patience": 4, "seed": 3},
         }

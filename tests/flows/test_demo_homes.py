@@ -69,7 +69,7 @@ def test_the_store_reads_every_column_and_linkage_field_of_the_demo_job(homes: P
         store = Store(home, job.party(party).dataset)
         some = store.row_ids()[:200]
         columns = store.columns(home.config.policy.check(job.terms(party)).columns, some)
-        fields = store.identifiers(sorted({name for key in job.align.keys for name in key}), some)
+        fields = store.identifiers(sorted({name for key in job.align.passes for name in key}), some)
         assert all(len(column.values) == 200 for column in columns)
         assert fields["birth_date"].date_format == "%Y%m%d"
         assert len(fields["names"].columns) == 2
