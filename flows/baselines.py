@@ -1,0 +1,193 @@
+"""Simulations only: what each party could do alone, and what one who held all rows could do.
+
+A process of its own (`python -m isthmus.flows.baselines`) reads the rows of **all** parties. No party of the real world
+lets it: it runs only where every party's policy says `pooled_baselines: allow`, which is judged before any row is
+read. It knows no Prefect and hands back a `Baselines`: numbers about models, no row and no identifier. What a policy
+does not publish is left out of it here too.
+
+Every model sees the same patients, split the same way, and is judged on the same held-out ones. What is chosen (when to
+stop, how strong a penalty) is chosen on the validation patients, for each model from equally many candidates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..parties.errors import InternalError, IsthmusError, PolicyRefusal
+from ..parties.events import Phase, parse, public_failure
+from ..parties.home import PartyHome, find_home
+from .jobs import VerticalJob
+from .journal import Journal
+
+OUT_FILE, LOG_FILE, JOB_FILE = "baselines.json", "baselines.log", "job.json"
+Told = Callable[[int, int, str], None]  # models done, models in all, the next one's name
+_log = logging.getLogger("isthmus.baselines")
+
+
+class _Result(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Score(_Result):
+    """Test AUC with its 95 % bootstrap interval."""
+
+    auc: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Line(_Result):
+    """A curve on a fixed grid."""
+
+    x: tuple[float, ...] = Field(max_length=101)
+    y: tuple[float, ...] = Field(max_length=101)
+
+
+class Row(_Result):
+    """One way to learn without the engine: who, on what, and how well three kinds of model do."""
+
+    kind: Literal["alone", "all_rows", "pooled"]
+    party: str | None = None
+    train_rows: int
+    columns: int
+    network: Score  # the job's own model, whatever its kind
+    logistic: Score
+    boosting: Score
+    roc: Line | None = None
+
+
+class Gain(_Result):
+    """Test AUC of the joint model minus that of the better party alone, paired by patient."""
+
+    over: str
+    value: float
+    low: float
+    high: float
+
+
+class Linkage(_Result):
+    """The alignment against the truth, where there is one (the demo's homes)."""
+
+    precision: float
+    recall: float
+    shared: int  # in truth
+    found: int
+
+
+class Baselines(_Result):
+    """What a simulation knows beside the run itself."""
+
+    schema_version: Literal[1] = 1
+    test_rows: int | None = None
+    rows: tuple[Row, ...] = ()
+    gain: Gain | None = None
+    linkage: Linkage | None = None
+    withheld_by: tuple[str, ...] = ()  # parties whose policies do not publish metrics
+    seconds: float
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Baselines:
+        """Read what `model_dump_json` wrote; raises `pydantic.ValidationError`."""
+        return cls.model_validate_json(text)
+
+
+def may_pool(homes: Path, job: VerticalJob) -> list[PartyHome]:
+    """The homes of all parties, if every policy allows that one process reads them; else raises `PolicyRefusal`."""
+    found = [PartyHome(find_home(homes, party.name)) for party in job.parties]
+    for home in found:
+        if home.config.policy.pooled_baselines != "allow":
+            raise PolicyRefusal("policy.baselines", party=home.name)
+    return found
+
+
+async def run_baselines(
+    homes: Path,
+    folder: Path,
+    run: str,
+    job: VerticalJob | Mapping[str, Any],
+    journal: Journal | None = None,
+    *,
+    on_progress: Told | None = None,
+) -> Baselines:
+    """Start the process, follow it, read its result; `folder` is the run's, where its files go.
+
+    Raises what the process raised, such as `PolicyRefusal` ``policy.baselines``.
+    """
+    asked = job if isinstance(job, VerticalJob) else VerticalJob.model_validate(job)
+    out, job_file = folder / OUT_FILE, folder / JOB_FILE
+    job_file.write_text(json.dumps(asked.canonical(), indent=2), encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    with (folder / LOG_FILE).open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "isthmus.flows.baselines", "--homes", str(homes), "--run", run),
+            *("--job", str(job_file), "--out", str(out)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            env=environment | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+    assert process.stdout is not None
+    try:
+        while line := await process.stdout.readline():
+            if b'"event"' in line:
+                event = parse(line, asked.aliases())
+                if event.event == "failed":
+                    raise event.error()
+            elif on_progress is not None:
+                said = json.loads(line)
+                on_progress(said["done"], said["total"], said["name"])
+        if await process.wait() != 0:
+            raise InternalError("internal", party="baselines")
+        return Baselines.from_json(out.read_bytes())
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compute the baselines of one finished run; returns the process's exit code."""
+    parser = argparse.ArgumentParser(description="Simulations only: models that one process trains on all rows.")
+    parser.add_argument("--homes", type=Path, required=True, help="folder with the homes of all parties")
+    parser.add_argument("--run", required=True, help="the finished run")
+    parser.add_argument("--job", type=Path, required=True, help="the job's file")
+    parser.add_argument("--out", type=Path, required=True, help="where the result is written, as JSON")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    aliases: frozenset[str] = frozenset()
+    try:
+        job = VerticalJob.from_file(options.job)
+        aliases = job.aliases()
+        homes = may_pool(options.homes, job)
+        from .contenders import compare  # with torch and scikit-learn: a refusal need not wait for them
+
+        baselines = compare(job, homes, options.run, _say)
+        temporary = options.out.with_suffix(".partial")
+        temporary.write_text(baselines.model_dump_json(indent=2), encoding="utf-8")
+        temporary.replace(options.out)
+        return 0
+    except IsthmusError as error:
+        _log.error("%s", error)  # without its detail: this log is the coordinator's
+        sys.stdout.write(public_failure(Phase.EVALUATE, error, aliases).model_dump_json() + "\n")
+        return error.exit_code
+
+
+def _say(done: int, total: int, name: str) -> None:
+    sys.stdout.write(json.dumps({"done": done, "total": total, "name": name}) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
