@@ -29,7 +29,8 @@ class Phase(StrEnum):
 
 
 def _known_alias(value: str, info: ValidationInfo) -> str:
-    if value not in (info.context or {}).get("aliases", ()):
+    # A vault makes its events freely; `parse`, on both ends of the pipe, gives the names that may pass.
+    if info.context is not None and value not in info.context["aliases"]:
         raise ValueError("not a name of the job")
     return value
 
