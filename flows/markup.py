@@ -72,7 +72,8 @@ tr.strong td { font-weight: 700; color: var(--together); }
 code { font-size: .8rem; overflow-wrap: anywhere; word-break: break-all; }
 .bar { display: inline-block; height: .6rem; min-width: 1px; background: var(--together); border-radius: 2px;
   print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-td:has(> .bar) { width: 25%; min-width: 5rem; padding-right: 0; }
+td:has(> .bar) { width: 25%; min-width: 5rem; }
+td:last-child { padding-right: 0; }
 .pair { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
 figure { margin: .75rem 0; }
 figure.full { max-width: 44rem; }

@@ -113,7 +113,8 @@ def _result(summary: Summary) -> str:
             )
         body += f"<p>{escape(words)}</p>"
         if summary["baselines"] and any(row["network"] for row in compared):
-            body += figure(plots.auc_plot([row for row in compared if row["network"]], themed=True), wide=True)
+            key = "A dot: the job's own model. Below it: | logistic regression, ◇ boosting."
+            body += figure(plots.auc_plot([row for row in compared if row["network"]], themed=True), key, wide=True)
     elif _evaluated(summary):
         body += f"<p>The AUC is {escape(missing_metrics(summary))}.</p>"
     figures = ""

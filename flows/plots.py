@@ -69,8 +69,7 @@ def auc_plot(rows: Sequence[Mapping[str, Any]], *, themed: bool = False) -> str:
         axes.set_ylim(len(rows) - 0.5, -0.75)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        below = "; below: logistic regression |, boosting ◇" if any(row["logistic"] for row in rows) else ""
-        axes.set_xlabel(f"AUC on held-out patients, 95 % interval{below}", fontsize=9)
+        axes.set_xlabel("AUC on held-out patients, 95 % interval")
         return _svg(figure, "auc", themed)
 
 

@@ -224,18 +224,17 @@ def _count(journal: Journal, name: str, party: str | None = None, linkage_pass: 
 def _linkage(job: VerticalJob, journal: Journal) -> list[dict[str, Any]]:
     """Pass by pass: what was matched, and each party's keys. Empty where an earlier attempt's alignment was reused."""
     numbers = sorted({e.linkage_pass for _, e in journal.of(Count) if e.linkage_pass is not None})
-    first = min(numbers, default=0)  # passes may be counted from 0 or from 1
     return [
         {
-            "pass": place + 1,
-            "identifiers": list(job.align.passes[place]) if place < len(job.align.passes) else [],
+            "pass": number,
+            "identifiers": list(job.align.passes[number - 1]),
             "matched": _count(journal, "matched", linkage_pass=number),
             "parties": {
                 party.name: {word: _count(journal, count, party.name, number) for word, count in _LINKAGE.items()}
                 for party in job.parties
             },
         }
-        for place, number in ((number - first, number) for number in numbers)
+        for number in numbers
     ]
 
 

@@ -31,7 +31,7 @@ def counts() -> list[tuple[str, PublicEvent]]:
     events: list[tuple[str, PublicEvent]] = []
     for party, columns in (("insurer", 11), ("lab", 15)):
         events += [(party, Count(name="rows", value=4250)), (party, Count(name="columns", value=columns))]
-        for number, matched in enumerate((3_200, 150, 60, 30, 22)):
+        for number, matched in enumerate((3_200, 150, 60, 30, 22), 1):
             for name, value in (("keys_null", 10), ("keys_repeated", 20), ("keys_used", 4000), ("matched", matched)):
                 events.append((party, Count(name=name, value=value, linkage_pass=number)))
         events.append((party, Count(name="shared", value=3_462)))
