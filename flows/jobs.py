@@ -25,7 +25,7 @@ Width = Annotated[int, Field(ge=1, le=4096)]
 
 
 class _Form(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PartyInJob(_Form):
@@ -58,6 +58,7 @@ class Align(_Form):
     at_least: int = Field(
         default=100,
         ge=1,
+        le=1_000_000_000,
         title="At least",
         description="Stop when fewer patients are shared; policies may ask for more.",
     )
@@ -97,7 +98,11 @@ class Training(_Form):
     learning_rate: float = Field(default=0.001, gt=0, le=1, title="Learning rate", description="Of Adam.")
     weight_decay: float = Field(default=0.0, ge=0, le=1, title="Weight decay", description="Of Adam (L2).")
     patience: int = Field(
-        default=5, ge=1, title="Patience", description="Stop after so many epochs without a better validation AUC."
+        default=5,
+        ge=1,
+        le=10_000,
+        title="Patience",
+        description="Stop after so many epochs without a better validation AUC.",
     )
     validation_share: float = Field(
         default=0.2, gt=0, lt=0.5, title="Validation share", description="Of the shared patients, for early stopping."
@@ -158,18 +163,17 @@ class VerticalJob(_Form):
         path = Path(path)
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as failure:
+        except OSError as failure:
             raise InputError("job.missing", file=str(path), detail=str(failure)) from failure
-        except yaml.YAMLError as failure:
+        except (yaml.YAMLError, ValueError, RecursionError) as failure:  # a date such as 2020-13-45 is a ValueError
             line = getattr(getattr(failure, "problem_mark", None), "line", 0) + 1
             raise InputError("job.not_yaml", line=line, where=path.name) from failure
         try:
             return cls.model_validate(content)
         except ValidationError as failure:
-            first = failure.errors(include_url=False, include_input=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
+            field, problem = _first_problem(failure)
             raise InputError(
-                "job.invalid", problem=first["msg"], where=f"{path.name}, {field}" if field else path.name
+                "job.invalid", problem=problem, where=", ".join(filter(None, (path.name, field)))
             ) from failure
 
     @property
@@ -204,7 +208,8 @@ class VerticalJob(_Form):
             columns=mine.columns,
             label=mine.label,
             at_least=self.align.at_least,
-            membership_learners=self.peers(name),
+            # A passive party learns which of its patients all parties share, and so that every other one has them too.
+            membership_learners=tuple(party.name for party in self.parties if party.name != name),
             epochs=self.training.epochs,
         )
 
@@ -225,3 +230,19 @@ class VerticalJob(_Form):
         for identifiers in self.align.passes:
             names |= set(identifiers)
         return frozenset(names - {ALL})
+
+
+def _first_problem(failure: ValidationError) -> tuple[str, str]:
+    """The field and the words of the first error: where a field may be of several kinds, of the one that was named."""
+    errors = failure.errors(include_url=False, include_input=False)
+    kinds = [error for error in errors if error["type"] == "literal_error" and error["loc"][-1] == "kind"]
+    not_meant = [error["loc"][:-1] for error in kinds]
+    meant = [error for error in errors if not any(error["loc"][: len(loc)] == loc for loc in not_meant)]
+    if meant:
+        first, problem = meant[0], meant[0]["msg"].removeprefix("Value error, ")
+    else:
+        first = kinds[0]
+        same = [error for error in kinds if len(error["loc"]) == len(first["loc"])]
+        problem = "Input should be " + " or ".join(error["ctx"]["expected"] for error in same)
+    members = (NetworkModel.__name__, LogisticModel.__name__)
+    return ".".join(str(part) for part in first["loc"] if part not in members), problem

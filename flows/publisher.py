@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterable
 
 from ..parties.errors import IsthmusError
-from ..parties.events import Count, Curve, Metric, Phase, Progress, PublicEvent, parse, public_failure
+from ..parties.events import Count, Curve, Metric, Phase, Progress, PublicEvent, Traffic, parse, public_failure
 from ..parties.policy import Policy, Publishable
 
 PROGRESS_EVERY_S = 0.2
-_NEEDS: dict[type, Publishable] = {Count: "counts", Metric: "metrics", Curve: "curves"}
+# The bytes of an alignment are a multiple of the number of its rows.
+_NEEDS: dict[type, Publishable] = {Count: "counts", Traffic: "counts", Metric: "metrics", Curve: "curves"}
+_OF_ROWS = frozenset({"count"})  # numbers of a failure that count rows
 
 
 class Publisher:
@@ -44,7 +46,8 @@ class Publisher:
         """Tell that a phase failed: the code, and what of its facts is public."""
         event = public_failure(phase, error, self._aliases)
         if "counts" not in self._allowed:
-            event = event.model_copy(update={"numbers": {}})
+            numbers = {name: number for name, number in event.numbers.items() if name not in _OF_ROWS}
+            event = event.model_copy(update={"numbers": numbers})
         self._put(event)
 
     def _put(self, event: PublicEvent) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import filelock
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from ..parties.errors import InputError, IsthmusError, disk_errors
 from .jobs import VerticalJob
@@ -38,8 +38,8 @@ class RunRecord(BaseModel):
     job_digest: str
     status: Status = "unfinished"
     attempts: int = 0
-    started: datetime
-    ended: datetime | None = None
+    started: AwareDatetime
+    ended: AwareDatetime | None = None
     error: str | None = None
 
 
@@ -73,9 +73,11 @@ def run_records(root: Path) -> list[RunRecord]:
     found = []
     for path in root.glob("*/run.json"):
         try:
-            found.append(RunRecord.model_validate_json(path.read_bytes()))
+            record = RunRecord.model_validate_json(path.read_bytes())
         except (OSError, ValueError):
             continue  # somebody else's folder
+        if record.run == path.parent.name:
+            found.append(record)
     return sorted(found, key=lambda record: record.started)
 
 
@@ -102,19 +104,27 @@ def open_run(root: Path, job: VerticalJob, *, fresh: bool = False) -> Iterator[O
         name = f"{prefix}-{max(taken, default=0) + 1}"
         record = RunRecord(run=name, job=job.canonical(), job_digest=digest, started=datetime.now(UTC))
     folder = root / record.run
+    lock = filelock.FileLock(folder / "lock")
     with disk_errors("the coordinator"):
         folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout as failure:
+            raise InputError("run.active") from failure
     try:
-        with filelock.FileLock(folder / "lock", timeout=0):
-            record.attempts += 1
-            _write(folder, record)
-            yield OpenRun(folder, record)
-    except filelock.Timeout as failure:
-        raise InputError("run.active") from failure
+        record.attempts += 1
+        _write(folder, record)
+        yield OpenRun(folder, record)
+    finally:
+        lock.release()
 
 
 def _write(folder: Path, record: RunRecord) -> None:
     temporary = folder / "run.json.partial"
     with disk_errors("the coordinator"):
-        temporary.write_text(json.dumps(record.model_dump(mode="json"), indent=2), encoding="utf-8")
-        temporary.replace(folder / "run.json")
+        try:
+            temporary.write_text(json.dumps(record.model_dump(mode="json"), indent=2), encoding="utf-8")
+            temporary.replace(folder / "run.json")
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise

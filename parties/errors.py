@@ -122,7 +122,8 @@ CATALOGUE: dict[str, Words] = {
     ),
     "align.none": Words("the parties share no patient", "check that both sides write their identifiers alike"),
     "align.no_keys": Words(
-        "no row of {party} has a complete linkage key", "check `identifiers:` in party.yaml and `align.passes` in the job"
+        "no row of {party} has a complete linkage key",
+        "check `identifiers:` in party.yaml and `align.passes` in the job",
     ),
     # --- peers ------------------------------------------------------------------------------------------------------
     "peer.gone": Words("{party} lost {peer}", "see {peer}'s own log; start the job again when it is back"),
@@ -140,6 +141,9 @@ CATALOGUE: dict[str, Words] = {
         "{party} cannot write: no space is left", "make room and start the same job again: it goes on where it stopped"
     ),
     "disk.denied": Words("{party} cannot write into its home", "check the folder's owner and mode"),
+    "home.busy": Words(
+        "{party}'s state is in use by another process", "close what has its state.duckdb open and start the job again"
+    ),
     "ledger.broken": Words("{party}'s ledger does not verify at entry {entry}", "`isthmus audit verify` says more"),
     "platform.no_psi": Words(
         "private set intersection has no engine for this machine",
@@ -235,7 +239,7 @@ def _fill(template: str, facts: dict[str, Fact]) -> str:
 
 
 class _Facts(dict[str, Fact]):
-    """A fact that could not leave the party is named by its kind instead."""
+    """A fact that is not known here, or could not leave the party, is named by its kind instead."""
 
     def __missing__(self, name: str) -> str:
-        return f"({name}: see the party's log)"
+        return {"party": "a party", "peer": "its peer"}.get(name, f"({name}: see the party's log)")

@@ -8,7 +8,7 @@ the flow's side against the names in the job, so the promise does not rest on th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal, get_args
 
@@ -44,6 +44,7 @@ def _known_code(value: str) -> str:
 Alias = Annotated[str, AfterValidator(_known_alias)]
 Code = Annotated[str, AfterValidator(_known_code)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Natural = Annotated[int, Field(ge=0, lt=2**63)]
 JobField = Literal["kind", "name", "purpose", "parties", "align", "model", "training", "version"]
 Part = Literal["train", "validation", "test"]
 FactName = Literal["party", "peer", "dataset", "column", "identifier", "kind"]
@@ -70,10 +71,10 @@ class Progress(_Event):
 
     event: Literal["progress"] = "progress"
     phase: Phase
-    index: int
-    units: int
-    done: int
-    total: int
+    index: Natural
+    units: Natural
+    done: Natural
+    total: Natural
 
 
 class Count(_Event):
@@ -81,9 +82,9 @@ class Count(_Event):
 
     event: Literal["count"] = "count"
     name: CountName
-    value: int
+    value: Natural
     peer: Alias | None = None
-    linkage_pass: int | None = None
+    linkage_pass: Natural | None = None
 
 
 class Metric(_Event):
@@ -95,7 +96,7 @@ class Metric(_Event):
     value: FiniteFloat
     low: FiniteFloat | None = None
     high: FiniteFloat | None = None
-    epoch: int | None = None
+    epoch: Natural | None = None
 
 
 class Curve(_Event):
@@ -114,8 +115,8 @@ class Traffic(_Event):
     event: Literal["traffic"] = "traffic"
     peer: Alias
     topic: Topic
-    sent: int
-    received: int
+    sent: Natural
+    received: Natural
 
 
 class Fingerprint(_Event):
@@ -131,7 +132,7 @@ class Resumed(_Event):
 
     event: Literal["resumed"] = "resumed"
     phase: Phase
-    epoch: int | None = None
+    epoch: Natural | None = None
 
 
 class Finished(_Event):
@@ -149,7 +150,7 @@ class Failed(_Event):
     phase: Phase
     code: Code
     names: dict[FactName, Alias] = Field(default_factory=dict)
-    numbers: dict[NumberName, int] = Field(default_factory=dict)
+    numbers: dict[NumberName, Natural] = Field(default_factory=dict)
     topic: Topic | None = None
     step: Step | None = None
     part: Part | None = None
@@ -187,11 +188,19 @@ def public_failure(phase: Phase, error: IsthmusError, aliases: Iterable[str]) ->
             "phase": phase,
             "code": error.code,
             "names": {n: v for n, v in facts.items() if n in get_args(FactName) and v in known},
-            "numbers": {n: v for n, v in facts.items() if n in get_args(NumberName) and isinstance(v, int)},
-            "topic": facts.get("topic"),
-            "step": facts.get("step"),
-            "part": facts.get("part"),
-            "field": facts["field"] if facts.get("field") in get_args(JobField) else None,
+            "numbers": {n: v for n, v in facts.items() if n in get_args(NumberName) and _is_natural(v)},
+            "topic": _member(facts.get("topic"), list(Topic)),
+            "step": _member(facts.get("step"), list(Step)),
+            "part": _member(facts.get("part"), get_args(Part)),
+            "field": _member(facts.get("field"), get_args(JobField)),
         },
         context={"aliases": known},
     )
+
+
+def _is_natural(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**63
+
+
+def _member(value: object, known: Sequence[str]) -> str | None:
+    return next((word for word in known if word == value), None)

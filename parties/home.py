@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -21,12 +22,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from .errors import InputError, disk_errors
+from .errors import InputError, InternalError, disk_errors
 from .policy import Policy
 from .table import ColumnKind
 
 PARTY_FILE = "party.yaml"
 NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$"
+KEY_NBYTES = 32
 
 
 class _Part(BaseModel):
@@ -92,7 +94,7 @@ class PartyHome:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.resolve()
+        self.folder = Path(os.path.abspath(folder))  # its own name, even where it is a link
         self.config = _read_config(self.folder)
         self.name = self.config.name
 
@@ -115,16 +117,18 @@ class PartyHome:
         return self.folder / "models" / run
 
     def ledger_key(self) -> bytes:
-        """The 32 bytes that key the ledger's chain, made at first use and readable by the owner alone."""
+        """The 32 bytes that key the ledger's chain, made at first use and readable by the owner alone.
+
+        Raises `InternalError` ``ledger.broken`` for a file that holds something else.
+        """
         path = self.folder / "ledger.key"
         with disk_errors(self.name):
-            try:
-                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            except FileExistsError:
-                return path.read_bytes()
-            with os.fdopen(handle, "wb") as file:
-                file.write(secrets.token_bytes(32))
-            return path.read_bytes()
+            if not path.exists():
+                _make_key(path)
+            key = path.read_bytes()
+        if len(key) != KEY_NBYTES:
+            raise InternalError("ledger.broken", party=self.name, entry=0, detail=f"{path} is not {KEY_NBYTES} bytes")
+        return key
 
 
 def find_home(homes: Path, party: str) -> Path:
@@ -135,13 +139,28 @@ def find_home(homes: Path, party: str) -> Path:
     return folder
 
 
+def _make_key(path: Path) -> None:
+    """Write a fresh key, whole or not at all; whoever comes second keeps the first one's."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_bytes(KEY_NBYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink()
+
+
 def _read_config(folder: Path) -> PartyConfig:
     path = folder / PARTY_FILE
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as failure:
         raise InputError("home.missing", party=folder.name, detail=str(failure)) from failure
-    except yaml.YAMLError as failure:
+    except (yaml.YAMLError, ValueError, RecursionError) as failure:  # a date such as 2020-13-45 is a ValueError
         line = getattr(getattr(failure, "problem_mark", None), "line", 0) + 1
         raise InputError(
             "home.invalid", party=folder.name, field=f"line {line}", problem="this is not YAML", detail=str(failure)
@@ -151,7 +170,8 @@ def _read_config(folder: Path) -> PartyConfig:
     except ValidationError as failure:
         first = failure.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "the whole file"
-        raise InputError("home.invalid", party=folder.name, field=field, problem=first["msg"]) from failure
+        problem = first["msg"].removeprefix("Value error, ")
+        raise InputError("home.invalid", party=folder.name, field=field, problem=problem) from failure
     if config.name != folder.name:
         raise InputError(
             "home.invalid", party=folder.name, field="name", problem="the folder must have the party's own name"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from .errors import PolicyRefusal
 
@@ -28,6 +28,13 @@ class Release(BaseModel):
     may_learn_membership: tuple[str, ...] = Field(
         default=(), description="Parties that may learn which of their own patients this party has too."
     )
+
+    @field_validator("columns", "labels", "may_learn_membership")
+    @classmethod
+    def _spelled_out(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if ALL in value:
+            raise ValueError(f"{ALL!r} is for jobs; a policy names each one")
+        return value
 
 
 class Policy(BaseModel):

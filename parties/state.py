@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import duckdb
 import filelock
@@ -31,6 +31,11 @@ CREATE TABLE alignments (
 );
 CREATE TABLE ledger (entry_number BIGINT PRIMARY KEY, entry VARCHAR, mac VARCHAR);
 """
+_CAUSES = {
+    "disk.full": ("No space left", "File too large", "Disk quota"),
+    "disk.denied": ("Permission denied", "Read-only file system"),
+    "home.busy": ("Could not set lock",),
+}
 
 
 @dataclass(frozen=True)
@@ -63,13 +68,19 @@ class State:
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection within one transaction; committed at the end, or rolled back."""
-        lock = filelock.FileLock(self._home.state_file.with_suffix(".lock"), timeout=LOCK_TIMEOUT_S)
-        with disk_errors(self._home.name), lock, _duckdb_disk_errors(self._home.name):
-            connection = duckdb.connect(self._home.state_file)
+        """A connection within one transaction; committed at the end, or rolled back.
+
+        Raises `InputError` ``disk.full``, ``disk.denied``, ``home.busy``, and ``home.invalid`` for a file of another
+        version.
+        """
+        path, party = self._home.state_file, self._home.name
+        with _locked(path.with_suffix(".lock"), party), _duckdb_errors(party):
+            if not path.exists():
+                _create(path, party)
+            connection = duckdb.connect(path)
             try:
                 connection.begin()
-                _migrate(connection)
+                _check_version(connection, party)
                 yield connection
                 connection.commit()
             finally:
@@ -133,21 +144,55 @@ class State:
         return SavedAlignment(row[0], row[1], row[2], json.loads(row[3])) if row else None
 
 
-def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
-    tables: list[tuple[Any, ...]] = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
-    if not tables:
-        connection.execute(_SCHEMA)
-        connection.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
+@contextmanager
+def _locked(path: Path, party: str) -> Iterator[None]:
+    lock = filelock.FileLock(path)
+    with disk_errors(party):
+        try:
+            lock.acquire(timeout=LOCK_TIMEOUT_S)
+        except filelock.Timeout as failure:
+            raise InputError("home.busy", party=party, detail=str(failure)) from failure
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _create(path: Path, party: str) -> None:
+    """Make the file under another name and rename it: on a full disk DuckDB leaves one that it cannot open again."""
+    new = path.with_name(path.name + ".partial")
+    log = new.with_name(new.name + ".wal")
+    with disk_errors(party):
+        _drop(new, log)
+        try:
+            with duckdb.connect(new) as connection:
+                connection.execute(_SCHEMA)
+                connection.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
+                connection.execute("CHECKPOINT")  # all of it into the one file that is renamed, or an error
+            new.replace(path)
+        finally:
+            _drop(new, log)
+
+
+def _drop(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _check_version(connection: duckdb.DuckDBPyConnection, party: str) -> None:
+    found = connection.execute("SELECT version FROM schema_version").fetchone()
+    if found != (SCHEMA_VERSION,):
+        problem = "another version of isthmus wrote it"
+        raise InputError("home.invalid", party=party, field="state.duckdb", problem=problem)
 
 
 @contextmanager
-def _duckdb_disk_errors(party: str) -> Iterator[None]:
+def _duckdb_errors(party: str) -> Iterator[None]:
     # DuckDB wraps the system's words; it has no error number to ask for.
     try:
         yield
     except duckdb.Error as failure:
-        if any(words in str(failure) for words in ("No space left", "File too large", "Disk quota")):
-            raise InputError("disk.full", party=party, detail=str(failure)) from failure
-        if "Permission denied" in str(failure) or "Read-only file system" in str(failure):
-            raise InputError("disk.denied", party=party, detail=str(failure)) from failure
+        for code, words in _CAUSES.items():
+            if any(word in str(failure) for word in words):
+                raise InputError(code, party=party, detail=str(failure)) from failure
         raise

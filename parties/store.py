@@ -1,14 +1,17 @@
 """Store: a party's datasets, out of its DuckDB.
 
 A dataset is one SQL query over the party's data file, which is opened read-only and briefly, and over whatever that
-query reads: Parquet and CSV files beside `party.yaml`, or what `attach:` names (another DuckDB file, a PostgreSQL). The
-query is wrapped, so that only the columns a policy has granted are ever selected. What DuckDB itself says about a
-failing query goes into the error's `detail`, which stays in the party's log.
+query reads: Parquet and CSV files beside `party.yaml`, or what `attach:` names (another DuckDB file, a PostgreSQL). It
+is one statement, wrapped into one of ours, so that it changes nothing and only the columns a policy has granted are
+ever selected. What DuckDB itself says about a failing query goes into the error's `detail`, which stays in the party's
+log.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,14 +26,20 @@ from .table import Column, ColumnKind, Identifier
 
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
 _TEXTS = ("VARCHAR", "ENUM")
-_ID, _POSITION = "isthmus_row_id", "isthmus_position"  # no column of a dataset is called so
+_WORKING_DIRECTORY = threading.Lock()
 
 
 class Store:
-    """Reads one dataset of one party. Every method opens the data file, reads, and closes it."""
+    """Reads one dataset of one party. Every method opens the data file, reads, and closes it.
+
+    Raises `InputError`: ``data.dataset_unknown`` when made, and from every method ``data.sql`` and those of the data
+    file (``data.file_missing``, ``data.file_invalid``, ``data.locked``).
+    """
 
     def __init__(self, home: PartyHome, dataset: str) -> None:
         self._home, self._name = home, dataset
+        if dataset not in home.config.datasets:
+            raise self._error("data.dataset_unknown")
         self._dataset = home.config.datasets[dataset]
         self.sql_digest = hashlib.sha256(self._dataset.sql.encode()).hexdigest()
 
@@ -45,6 +54,7 @@ class Store:
 
         Raises `InputError` ``data.empty`` and, when ids are null or repeated, ``data.row_id``.
         """
+        self._require([self._dataset.row_id])
         with self._connection() as connection:
             ids, distinct, count = self._run(
                 connection,
@@ -67,6 +77,7 @@ class Store:
                 raise self._error("data.identifier_unknown", identifier=name)
             configs[name] = self._dataset.identifiers[name]
         columns = list(dict.fromkeys(column for config in configs.values() for column in config.columns))
+        self._require(columns)
         texts = self._select({column: f"CAST({_quoted(column)} AS VARCHAR)" for column in columns}, row_ids)
         return {
             name: Identifier([_texts(texts[column]) for column in config.columns], config.format)
@@ -83,12 +94,14 @@ class Store:
             return []
         kinds = self._declared_kinds(names)
         casts = {"number": "DOUBLE", "category": "VARCHAR"}
+        expressions = {name: f"CAST({_quoted(name)} AS {casts[kind]})" for name, kind in kinds.items()}
         try:
-            found = self._select(
-                {name: f"CAST({_quoted(name)} AS {casts[kind]})" for name, kind in kinds.items()}, row_ids
-            )
+            found = self._select(expressions, row_ids)
         except _CastError as failure:
-            bad = next(name for name, kind in kinds.items() if kind == "number" and self._is_text(name))
+            numbers = (name for name, kind in kinds.items() if kind == "number")
+            bad = next((name for name in numbers if not self._is_numeric(name)), None)
+            if bad is None:
+                raise  # it is the dataset's own SQL that casts
             raise self._error("data.column_type", column=bad, detail=failure.detail) from failure
         columns = []
         for name, kind in kinds.items():
@@ -109,7 +122,12 @@ class Store:
             raise self._error("data.column_unknown", column=name)
         if kinds[name] != "number":
             raise self._error("data.label_not_binary", column=name)
-        values = _numbers(self._select({name: f"CAST({_quoted(name)} AS DOUBLE)"}, row_ids)[name])
+        try:
+            values = _numbers(self._select({name: f"CAST({_quoted(name)} AS DOUBLE)"}, row_ids)[name])
+        except _CastError as failure:
+            if self._is_numeric(name):
+                raise
+            raise self._error("data.label_not_binary", column=name, detail=failure.detail) from failure
         if missing := int(np.isnan(values).sum()):
             raise self._error("data.label_missing", column=name, count=missing)
         outcomes = set(np.unique(values).tolist())
@@ -123,7 +141,10 @@ class Store:
 
     @property
     def _query(self) -> str:
-        return f"({self._dataset.sql.strip().rstrip(';')}\n) AS dataset"
+        try:
+            return f"({_one_statement(self._dataset.sql)}\n) AS dataset"
+        except duckdb.Error as failure:
+            raise self._error("data.sql", detail=str(failure)) from failure
 
     @property
     def _row_id(self) -> str:
@@ -141,25 +162,31 @@ class Store:
             kinds[name] = kind
         return kinds
 
-    def _is_text(self, name: str) -> bool:
-        """Whether a column that was promised as a number holds text that is none."""
+    def _require(self, columns: Sequence[str]) -> None:
+        """Columns that `party.yaml` names, as SQL does: whatever their case."""
+        known = {column.casefold() for column in self.kinds()}
+        for column in columns:
+            if column.casefold() not in known:
+                raise self._error("data.column_unknown", column=column)
+
+    def _is_numeric(self, name: str) -> bool:
+        """Whether a column that was promised as a number holds nothing else."""
         with self._connection() as connection:
             text, number = _quoted(name), f"TRY_CAST({_quoted(name)} AS DOUBLE)"
             query = f"SELECT count(*) FROM {self._query} WHERE {text} IS NOT NULL AND {number} IS NULL"
-            return bool(self._run(connection, query).fetchall()[0][0])
+            return not self._run(connection, query).fetchall()[0][0]
 
     def _select(self, expressions: dict[str, str], row_ids: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        chosen = ", ".join(f"{expression} AS {_quoted(name)}" for name, expression in expressions.items())
+        # Names of our own, whatever the dataset's columns are called.
+        chosen = ", ".join(f"{expression} AS c{number}" for number, expression in enumerate(expressions.values()))
         with self._connection() as connection:
-            connection.register("isthmus_wanted", {_ID: row_ids, _POSITION: np.arange(len(row_ids))})
-            theirs = f"(SELECT {self._row_id} AS {_ID}, {chosen} FROM {self._query}) AS found"
-            query = (
-                f"SELECT found.* EXCLUDE ({_ID}) FROM isthmus_wanted JOIN {theirs} USING ({_ID}) ORDER BY {_POSITION}"
-            )
+            connection.register("isthmus_wanted", {"id": row_ids, "place": np.arange(len(row_ids))})
+            theirs = f"(SELECT {self._row_id} AS id, {chosen} FROM {self._query}) AS theirs"
+            query = f"SELECT * EXCLUDE (id) FROM isthmus_wanted JOIN {theirs} USING (id) ORDER BY place"
             found = _fetch(self._run(connection, query))
-        if any(len(values) != len(row_ids) for values in found.values()):
+        if not np.array_equal(found["place"], np.arange(len(row_ids))):  # gone, or repeated by now
             raise self._error("data.changed")
-        return found
+        return {name: found[f"c{number}"] for number, name in enumerate(expressions)}
 
     def _run(self, connection: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPyConnection:
         try:
@@ -174,28 +201,26 @@ class Store:
         path = self._home.data_file
         if path is not None and not path.is_file():
             raise InputError("data.file_missing", party=self._home.name)
-        try:
-            connection = duckdb.connect(path, read_only=True) if path else duckdb.connect()
-        except duckdb.Error as failure:
-            locked = "lock" in str(failure).lower()
-            raise InputError(
-                "data.locked" if locked else "data.file_invalid", party=self._home.name, detail=str(failure)
-            ) from failure
-        try:
-            # Parquet and CSV files are named relative to the home, wherever the process runs.
-            connection.execute("SET file_search_path = ?", [str(self._home.folder)])
-            for alias, source in self._home.config.attach.items():
-                try:
-                    connection.execute(f"ATTACH {_literal(self._source(source))} AS {alias} (READ_ONLY)")
-                except duckdb.Error as failure:
-                    raise self._error("data.sql", detail=str(failure)) from failure
-            yield connection
-        finally:
-            connection.close()
+        # Parquet and CSV files are named relative to the home, and what DuckDB spills stays in it. DuckDB's own search
+        # path would prefer a file of the same name where the process happens to run.
+        with _WORKING_DIRECTORY, contextlib.chdir(self._home.folder):
+            with self._opening("data.file_invalid"):
+                connection = duckdb.connect(path, read_only=True) if path else duckdb.connect()
+            try:
+                for alias, source in self._home.config.attach.items():
+                    with self._opening("data.sql"):
+                        connection.execute(f"ATTACH {_literal(source)} AS {_quoted(alias)} (READ_ONLY)")
+                yield connection
+            finally:
+                connection.close()
 
-    def _source(self, source: str) -> str:
-        beside = self._home.folder / source
-        return str(beside) if beside.is_file() else source
+    @contextmanager
+    def _opening(self, code: str) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.Error as failure:
+            locked = "Could not set lock" in str(failure)
+            raise self._error("data.locked" if locked else code, detail=str(failure)) from failure
 
     def _error(self, code: str, **facts: Any) -> InputError:
         return InputError(code, party=self._home.name, dataset=self._name, **facts)
@@ -210,6 +235,21 @@ def _kind(duckdb_type: str) -> ColumnKind | None:
         return None
     name = duckdb_type.removeprefix("U")
     return "number" if name.startswith(_NUMBERS) else "category" if name.startswith(_TEXTS) else None
+
+
+def _one_statement(sql: str) -> str:
+    """The query without what may follow it, semicolons and comments.
+
+    Raises `duckdb.Error` for text that is not one statement by itself: it could close our bracket and begin another.
+    """
+    if len(duckdb.extract_statements(sql)) != 1:
+        raise duckdb.ParserException("a dataset is one SELECT statement")
+    text = sql.encode()
+    for start, kind in reversed(duckdb.tokenize(sql)):
+        if kind != duckdb.token_type.comment and text[start : start + 1] != b";":
+            break
+        text = text[:start]
+    return text.decode()
 
 
 def _quoted(name: str) -> str:

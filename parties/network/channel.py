@@ -5,7 +5,8 @@ peer, the topic and the step. What moves the bytes is a `Carrier`; what notes th
 **before** the first byte of every topic: if it cannot write, nothing leaves (DESIGN, section 10).
 
 A thread a channel reads what comes in, so that two parties which both send a lot never block each other. It stops
-reading while more than `INBOX_NBYTES` wait, which is what holds a fast sender back.
+reading while more than `INBOX_NBYTES` wait, which is what holds a fast sender back. Once a send has failed, half a
+frame may be on its way: nothing is sent after it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .message import Array, Buffer, MalformedMessageError, Message, Step, Topic,
 
 TIMEOUT_S = 60.0
 INBOX_NBYTES = 64 * 1024 * 1024
+_MESSAGE_NBYTES = 1024  # about what the objects of a message cost beside its bytes: many small ones count too
 
 
 class CarrierClosedError(ConnectionError):
@@ -32,7 +34,11 @@ class CarrierTimeoutError(TimeoutError):
 
 
 class Carrier(Protocol):
-    """Moves whole frames between two ends, in order. `send` may run beside `receive`, in another thread."""
+    """Moves whole frames between two ends, in order. `send` may run beside `receive`, in another thread.
+
+    Both raise `CarrierClosedError` when an end was closed. `send` raises `CarrierTimeoutError`; `receive` raises
+    `MalformedMessageError` for bytes that cannot be a frame.
+    """
 
     def send(self, buffers: Sequence[Buffer], timeout_s: float) -> None: ...  # noqa: D102
 
@@ -75,6 +81,7 @@ class Channel:
         self._waiting_nbytes = 0
         self._ended: str | None = None  # the error code once nothing more can come
         self._closed = False
+        self._send_failed: PeerFailure | None = None
         self.sent: defaultdict[Topic, int] = defaultdict(int)
         self.received: defaultdict[Topic, int] = defaultdict(int)
         self._reader = threading.Thread(target=self._read, name=f"channel-{peer}", daemon=True)
@@ -93,6 +100,10 @@ class Channel:
         except MalformedMessageError as failure:
             raise InternalError("internal", party=self.me, detail=f"{topic}/{step}: {failure}") from failure
         with self._send_lock:
+            if self._closed:
+                raise self._failure("peer.gone", topic, "the channel was closed here")
+            if self._send_failed is not None:
+                raise self._send_failed.afresh()
             if topic not in self._streams:
                 self._streams[topic] = self._log.open(self.peer, topic)
             self._streams[topic].add(buffers)
@@ -100,9 +111,11 @@ class Channel:
             try:
                 self._carrier.send(buffers, self.timeout_s)
             except CarrierTimeoutError as failure:
-                raise self._deadline(topic, step, self.timeout_s) from failure
+                self._send_failed = self._deadline(topic, step, self.timeout_s)
+                raise self._send_failed from failure
             except CarrierClosedError as failure:
-                raise self._failure("peer.gone", topic) from failure
+                self._send_failed = self._failure("peer.gone", topic)
+                raise self._send_failed from failure
 
     def receive(self, topic: Topic, step: Step, *, timeout_s: float | None = None) -> Message:
         """Wait for the next message of a topic, which must be this step."""
@@ -168,8 +181,9 @@ class Channel:
                 return self._end("peer.protocol")
             with self._changed:
                 self.received[message.topic] += len(frame)
-                self._inbox[message.topic].append((len(frame), message))
-                self._waiting_nbytes += len(frame)
+                nbytes = len(frame) + _MESSAGE_NBYTES
+                self._inbox[message.topic].append((nbytes, message))
+                self._waiting_nbytes += nbytes
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._waiting_nbytes < INBOX_NBYTES or self._closed)
                 if self._closed:

@@ -6,10 +6,11 @@ import contextlib
 import queue
 import socket
 import struct
+import time
 from collections.abc import Sequence
 
 from .channel import CarrierClosedError, CarrierTimeoutError
-from .message import MAX_NBYTES, Buffer
+from .message import MAX_NBYTES, Buffer, MalformedMessageError
 
 _LENGTH = struct.Struct("<Q")
 _GATHER = 64  # buffers in one system call, well below the kernel's limit
@@ -60,28 +61,39 @@ class SocketCarrier:
     def send(self, buffers: Sequence[Buffer], timeout_s: float) -> None:
         """Write one frame; `CarrierTimeoutError` when the peer does not take it in time."""
         # A send time-out of the kernel: a Python time-out would make the file non-blocking for the reader as well.
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", max(1, int(timeout_s)), 0))
+        seconds, fraction = divmod(timeout_s, 1)
+        limit = struct.pack("ll", int(seconds), int(1e6 * fraction) or int(not seconds))  # none at all means no limit
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        deadline = time.monotonic() + timeout_s  # of the whole frame: a peer that takes it byte by byte is late too
         pending = [memoryview(_LENGTH.pack(sum(len(buffer) for buffer in buffers)))]
         pending += [memoryview(buffer) for buffer in buffers if len(buffer)]
         try:
             while pending:
                 sent = self._socket.sendmsg(pending[:_GATHER])
+                late = time.monotonic() > deadline
                 while sent:
                     step = min(sent, len(pending[0]))
                     pending[0] = pending[0][step:]
                     sent -= step
                     if not pending[0]:
                         del pending[0]
+                if late and pending:
+                    raise CarrierTimeoutError
         except BlockingIOError as failure:
             raise CarrierTimeoutError from failure
+        except CarrierTimeoutError:
+            raise
         except OSError as failure:
             raise CarrierClosedError from failure
 
     def receive(self) -> bytearray:
-        """Read one frame; `CarrierClosedError` at the end of the stream or for a length that cannot be."""
+        """Read one frame.
+
+        Raises `CarrierClosedError` at the end of the stream and `MalformedMessageError` for a length that cannot be.
+        """
         (nbytes,) = _LENGTH.unpack(self._exactly(_LENGTH.size))
         if nbytes > MAX_NBYTES:
-            raise CarrierClosedError
+            raise MalformedMessageError("message length")
         return self._exactly(nbytes)
 
     def _exactly(self, nbytes: int) -> bytearray:

@@ -6,12 +6,13 @@
 
 The header is ``[version, topic, step, fields, [[name, dtype, shape], ...]]``. Arrays are little-endian and start at
 multiples of 16 bytes, so that the receiver can use them where they lie. Everything is checked on the way in: dtypes
-from a whitelist, shape times item size equal to the bytes that are there, counts and sizes capped, no NaN or infinity.
-There is no pickle in any disguise.
+from a whitelist, shape times item size equal to the bytes that are there, counts and sizes capped, no NaN or infinity,
+none of msgpack's extension types. There is no pickle in any disguise.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -92,13 +93,17 @@ def encode(message: Message) -> list[Buffer]:
     buffers: list[Buffer] = []
     table: list[list[Value]] = []
     for name, array in message.arrays.items():
-        dense = np.ascontiguousarray(array)
-        if dense.dtype.str not in DTYPES or dense.ndim > MAX_DIMENSIONS:
-            raise MalformedMessageError("dtype or dimensions not allowed")
-        _refuse_nonfinite(dense)
+        dense = np.asarray(array, order="C")
+        _checked_entry([name, dense.dtype.str, list(dense.shape)])
+        _check_values(dense)
         table.append([name, dense.dtype.str, list(dense.shape)])
         buffers += [dense.reshape(-1).view(np.uint8).data, bytes(-dense.nbytes % _ALIGNMENT)]
-    header = msgpack.packb([VERSION, message.topic.value, message.step.value, dict(message.fields), table])
+    fields = dict(message.fields)
+    _check_fields(fields)
+    try:
+        header = msgpack.packb([VERSION, message.topic.value, message.step.value, fields, table])
+    except (ValueError, OverflowError) as failure:  # nested too deeply, text that is no UTF-8, a number beyond 64 bits
+        raise MalformedMessageError("header content") from failure
     if len(header) > MAX_HEADER_NBYTES:
         raise MalformedMessageError("header too large")
     start = _LENGTH.pack(len(header)) + header
@@ -128,19 +133,20 @@ def decode(frame: bytearray) -> Message:
         raise MalformedMessageError("header content") from failure
     if version != VERSION or not isinstance(fields, dict) or not isinstance(table, list):
         raise MalformedMessageError("header content")
-    offset += -offset % _ALIGNMENT
+    _check_fields(fields)
+    offset = _padded(frame, offset)
     arrays: dict[str, Array] = {}
     if len(table) > MAX_ARRAYS:
         raise MalformedMessageError("too many arrays")
     for entry in table:
         name, dtype, shape = _checked_entry(entry)
-        nbytes = dtype.itemsize * int(np.prod(shape, dtype=object))
+        nbytes = dtype.itemsize * math.prod(shape)
         if offset + nbytes > len(frame):
             raise MalformedMessageError("array length")
         array = np.frombuffer(frame, dtype=dtype, count=nbytes // dtype.itemsize, offset=offset).reshape(shape)
-        _refuse_nonfinite(array)
+        _check_values(array)
         arrays[name] = array
-        offset += nbytes + -nbytes % _ALIGNMENT
+        offset = _padded(frame, offset + nbytes)
     if offset != len(frame) or len(arrays) != len(table):
         raise MalformedMessageError("message length")
     return Message(known_topic, known_step, fields, arrays)
@@ -150,10 +156,41 @@ def _checked_entry(entry: object) -> tuple[str, np.dtype[Any], Sequence[int]]:
     match entry:
         case [str(name), str(dtype), list(shape)] if dtype in DTYPES and len(shape) <= MAX_DIMENSIONS:
             if all(type(size) is int and 0 <= size <= MAX_NBYTES for size in shape):
-                return name, np.dtype(dtype), shape
+                known = np.dtype(dtype)
+                # NumPy multiplies the sizes of an empty array as well, all but the zeros, and must not overflow.
+                if known.itemsize * math.prod(size or 1 for size in shape) <= MAX_NBYTES:
+                    return name, known, shape
     raise MalformedMessageError("array header")
 
 
-def _refuse_nonfinite(array: Array) -> None:
+def _check_values(array: Array) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise MalformedMessageError("NaN or infinity")
+    if array.dtype.kind == "b" and (array.view(np.uint8) > 1).any():
+        raise MalformedMessageError("a boolean that is neither 0 nor 1")
+
+
+def _check_fields(fields: Value) -> None:
+    """Numbers, text, bytes, lists, maps with text as keys and None; nothing else, such as msgpack's extensions."""
+    pending = [fields]
+    while pending:
+        value = pending.pop()
+        if type(value) is dict:
+            if not all(isinstance(key, str) for key in value):
+                raise MalformedMessageError("a key that is not text")
+            pending.extend(value.values())
+        elif type(value) in (list, tuple):
+            pending.extend(value)
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                raise MalformedMessageError("NaN or infinity")
+        elif not (value is None or isinstance(value, str | bytes | int)):
+            raise MalformedMessageError("a value that is not plain")
+
+
+def _padded(frame: bytearray, end: int) -> int:
+    """Where the part after the one that ends here begins; only zeros may lie between."""
+    start = end + -end % _ALIGNMENT
+    if any(frame[end:start]):
+        raise MalformedMessageError("padding")
+    return start

@@ -1,0 +1,154 @@
+"""Policy: denied until it is allowed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from isthmus.parties.errors import PolicyRefusal
+from isthmus.parties.policy import Grant, Policy, Release, Terms
+
+TERMS = Terms(
+    kind="vertical",
+    purpose="mortality risk",
+    party="insurer",
+    peers=("lab",),
+    dataset="members",
+    columns=("age", "sex"),
+    label="died",
+    at_least=20,
+    membership_learners=("lab",),
+    epochs=30,
+)
+RELEASE: dict[str, Any] = {
+    "columns": ("age", "sex", "smoker"), "labels": ("died",), "at_least": 50, "may_learn_membership": ("lab",)
+}  # fmt: skip
+ALLOWED: dict[str, Any] = {
+    "kinds": ("vertical",), "purposes": ("Mortality  risk ",), "peers": ("lab",), "max_epochs": 30
+}  # fmt: skip
+
+
+def _policy(*, release: dict[str, Any] | None = None, **changes: Any) -> Policy:
+    released = {"members": Release(**{**RELEASE, **(release or {})})}
+    return Policy(**{**ALLOWED, "release": released, **changes})
+
+
+def _refusal(policy: Policy, terms: Terms = TERMS) -> PolicyRefusal:
+    with pytest.raises(PolicyRefusal) as caught:
+        policy.check(terms)
+    return caught.value
+
+
+def test_a_policy_that_allows_all_that_is_asked_grants_it() -> None:
+    assert _policy().check(TERMS) == Grant(("age", "sex"), 50)
+
+
+REFUSALS = [
+    ("policy.kind", {"kinds": ()}, {"party": "insurer", "kind": "vertical"}),
+    ("policy.purpose", {"purposes": ("marketing",)}, {"party": "insurer"}),
+    ("policy.peer", {"peers": ("clinic",)}, {"party": "insurer", "peer": "lab"}),
+    ("policy.dataset", {"release": {}}, {"party": "insurer", "dataset": "members"}),
+    ("policy.rounds", {"max_epochs": 29}, {"party": "insurer", "asked": 30, "allowed": 29}),
+]
+
+
+@pytest.mark.parametrize(("code", "changes", "facts"), REFUSALS, ids=[case[0] for case in REFUSALS])
+def test_what_the_policy_lacks_is_refused_by_name(code: str, changes: dict[str, Any], facts: dict[str, Any]) -> None:
+    refusal = _refusal(_policy(**changes))
+    assert (refusal.code, refusal.facts) == (code, facts)
+
+
+RELEASES = [
+    ("policy.column", {"columns": ("age",)}, {"party": "insurer", "dataset": "members", "column": "sex"}),
+    ("policy.label", {"labels": ("age",)}, {"party": "insurer", "column": "died"}),
+    ("policy.membership", {"may_learn_membership": ()}, {"party": "insurer", "peer": "lab"}),
+]
+
+
+@pytest.mark.parametrize(("code", "release", "facts"), RELEASES, ids=[case[0] for case in RELEASES])
+def test_what_the_dataset_does_not_release_is_refused_by_name(
+    code: str, release: dict[str, Any], facts: dict[str, Any]
+) -> None:
+    refusal = _refusal(_policy(release=release))
+    assert (refusal.code, refusal.facts) == (code, facts)
+
+
+def test_a_label_is_no_column_and_a_column_no_label() -> None:
+    assert _refusal(_policy(), replace(TERMS, columns=("died",), label=None)).code == "policy.column"
+    assert _refusal(_policy(), replace(TERMS, label="age")).code == "policy.label"
+
+
+def test_a_star_stands_for_what_is_released_and_nothing_else() -> None:
+    assert _policy().check(replace(TERMS, columns=("*",))).columns == ("age", "sex", "smoker")
+    assert _policy().check(replace(TERMS, columns=("sex", "*"))).columns == ("sex", "age", "smoker")
+    assert _policy(release={"columns": ()}).check(replace(TERMS, columns=("*",))).columns == ()
+    assert _refusal(_policy(), replace(TERMS, columns=("*", "postcode"))).facts["column"] == "postcode"
+
+
+def test_a_star_cannot_stand_in_a_policy() -> None:
+    for field in ("columns", "labels", "may_learn_membership"):
+        with pytest.raises(ValidationError, match="a policy names each one"):
+            _policy(release={field: ("*",)})
+
+
+@pytest.mark.parametrize("purpose", ["MORTALITY RISK", " mortality\n risk", "mortality  risk"])
+def test_case_and_spaces_do_not_change_a_purpose(purpose: str) -> None:
+    assert _policy().check(replace(TERMS, purpose=purpose))
+
+
+@pytest.mark.parametrize("purpose", ["", "mortalityrisk", "mortality risk and marketing", "mortality"])
+def test_words_do(purpose: str) -> None:
+    assert _refusal(_policy(), replace(TERMS, purpose=purpose)).code == "policy.purpose"
+
+
+@pytest.mark.parametrize(("job", "policy", "floor"), [(20, 50, 50), (50, 20, 50), (50, 50, 50)])
+def test_the_higher_floor_holds(job: int, policy: int, floor: int) -> None:
+    assert _policy(release={"at_least": policy}).check(replace(TERMS, at_least=job)).at_least == floor
+
+
+def test_every_peer_and_every_learner_has_to_be_allowed() -> None:
+    three = replace(TERMS, peers=("lab", "clinic"))
+    assert _refusal(_policy(), three).facts["peer"] == "clinic"
+    learners = replace(TERMS, membership_learners=("lab", "clinic"))
+    assert _refusal(_policy(), learners).facts["peer"] == "clinic"
+
+
+def test_a_release_without_a_floor_is_none() -> None:
+    with pytest.raises(ValidationError):
+        Release(columns=("age",))  # type: ignore[call-arg]
+    with pytest.raises(ValidationError):
+        Release(at_least=0)
+
+
+names = st.sampled_from(["lab", "clinic", "age", "sex", "died", "members", "*", ""])
+
+
+@given(
+    kind=st.sampled_from(["vertical", "horizontal", ""]),
+    purpose=st.text(max_size=20),
+    peers=st.lists(names, max_size=3).map(tuple),
+    dataset=names,
+    columns=st.lists(names, max_size=3).map(tuple),
+    label=st.none() | names,
+    epochs=st.integers(0, 100),
+)
+def test_an_empty_policy_denies_everything(**asked: Any) -> None:
+    terms = replace(TERMS, **asked, membership_learners=asked["peers"])
+    assert _refusal(Policy(), terms).exit_code == 3
+
+
+@given(columns=st.lists(names, max_size=4).map(tuple), released=st.sets(st.sampled_from(["age", "sex", "died"])))
+def test_nothing_is_granted_that_is_not_released(columns: tuple[str, ...], released: set[str]) -> None:
+    policy = _policy(release={"columns": tuple(released)})
+    try:
+        granted = policy.check(replace(TERMS, columns=columns)).columns
+    except PolicyRefusal:
+        assert set(columns) - released - {"*"}
+    else:
+        assert set(granted) <= released
+        assert len(set(granted)) == len(granted)
