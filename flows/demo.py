@@ -61,7 +61,7 @@ align:
     - [surname, address, postcode]
   at_least: $floor                             # stop when fewer patients are shared
 
-model: {kind: network, bottom: [64, 32], top: [32], dropout: 0.1}     # or {kind: logistic}
+model: {kind: network, bottom: [64, 32], top: [32], dropout: 0.3}     # or {kind: logistic}
 training: {epochs: 30, batch_size: 64, learning_rate: 0.001, patience: 5, seed: 7}
 """)
 
