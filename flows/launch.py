@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from ..parties.errors import InternalError, IsthmusError, PeerFailure
+from ..parties.errors import InternalError, IsthmusError, PeerFailure, disk_errors
 from ..parties.events import Failed, Finished, Phase, parse
 from ..parties.home import find_home
 from ..parties.network.local import socket_pair
@@ -47,15 +47,28 @@ class Vault:
         ours, theirs = socket_pair()
         passed = [theirs.fileno(), *(end.fileno() for end in ends.values())]
         peers = [word for peer, end in ends.items() for word in ("--peer", f"{peer}={end.fileno()}")]
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "isthmus.flows.vault", "--home", str(home), "--control", str(passed[0]), *peers),
-            pass_fds=passed,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,  # it opens its own log in the party's home
-            stderr=asyncio.subprocess.DEVNULL,
-            env=_environment(),
-            start_new_session=True,  # Ctrl-C goes to the flow, which closes the pipe
-        )
+        log = _open_log(home, run)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *(
+                    sys.executable,
+                    "-m",
+                    "isthmus.flows.vault",
+                    "--home",
+                    str(home),
+                    "--control",
+                    str(passed[0]),
+                    *peers,
+                ),
+                pass_fds=passed,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C goes to the flow, which closes the pipe
+            )
+        finally:
+            os.close(log)
         theirs.close()
         for end in ends.values():
             end.close()
@@ -67,9 +80,8 @@ class Vault:
 
         Raises the vault's error, in words made here from its code, or `PeerFailure` ``vault.died``.
         """
-        assert self._reader is not None
         await self._say({"phase": phase.value})
-        while line := await self._reader.readline():
+        while line := await self._line():
             try:
                 event = parse(line, self._aliases)
             except ValidationError:
@@ -80,6 +92,13 @@ class Vault:
             if isinstance(event, Finished) and event.phase is phase:
                 return
         raise PeerFailure("vault.died", party=self.party)
+
+    async def _line(self) -> bytes:
+        assert self._reader is not None
+        try:
+            return await self._reader.readline()
+        except ConnectionError:  # it was killed
+            return b""
 
     async def stop(self) -> None:
         """Close the pipe, at which the vault ends; kill it if it does not."""
@@ -195,6 +214,14 @@ def _rank(error: BaseException) -> int:
     if isinstance(error, InternalError):
         return 1
     return 4 if error.code.startswith("peer.") else 3 if isinstance(error, PeerFailure) else 2
+
+
+def _open_log(home: Path, run: str) -> int:
+    """The party's own file, for whatever its vault says, whatever library says it."""
+    path = home / "runs" / run / "vault.log"
+    with disk_errors(home.name):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
 def _environment() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A vault's main: the process of one party that can read its rows and keys.
 
 It is commanded over one pipe (JSON lines, see `Command`) and answers with `PublicEvent`s, nothing else. It speaks to
-its peers' vaults over channels. It imports no Prefect, writes its log to the party's own home, and ends when the pipe
+its peers' vaults over channels. It imports no Prefect, its log goes to the party's own home, and it ends when the pipe
 does: a vault whose flow is gone leaves nothing running.
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..parties.errors import InternalError, IsthmusError, disk_errors
+from ..parties.errors import InternalError, IsthmusError
 from ..parties.events import Finished, Phase, Started
 from ..parties.home import PartyHome
 from ..parties.ledger import Ledger
@@ -63,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--control", type=int, required=True, help="file descriptor of the pipe to the flow")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=FD", help="a socket to a peer's vault")
     options = parser.parse_args(arguments)
+    logging.raiseExceptions = False  # a full disk must not hide the error that says so
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the flow's to handle; it closes the pipe
     torch.set_num_threads(1)  # several vaults share a machine; and one thread adds up in one order
     control = socket.socket(fileno=options.control)
@@ -79,7 +81,6 @@ def _serve(opening: Open, folder: Path, ends: dict[str, int], commands: queue.Qu
     channels: dict[str, Channel] = {}
     try:
         home = PartyHome(folder)
-        _log_to(home, opening.run)
         tell.obey(home.config.policy)
         log = Ledger(home).job(opening.run, opening.job.digest())
         for peer, number in ends.items():
@@ -117,21 +118,6 @@ def _listen(control: socket.socket, commands: queue.Queue[bytes]) -> None:
         for line in lines:
             commands.put(line)
     os._exit(0)
-
-
-def _log_to(home: PartyHome, run: str) -> None:
-    """Everything that this process says goes to the party's own file, whatever library says it."""
-    path = home.run_folder(run) / "vault.log"
-    with disk_errors(home.name):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(file, sys.stdout.fileno())
-    os.dup2(file, sys.stderr.fileno())
-    os.close(file)
-    logging.raiseExceptions = False  # a full disk must not hide the error that says so
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, force=True, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
 
 
 if __name__ == "__main__":

@@ -95,6 +95,9 @@ CATALOGUE: dict[str, Words] = {
         "{party}'s dataset '{dataset}' has lost rows that the alignment names",
         "start over with --fresh, which aligns again",
     ),
+    "train.diverged": Words(
+        "the training loss is no longer a number in epoch {epoch}", "lower `training.learning_rate`"
+    ),
     # --- refusals ---------------------------------------------------------------------------------------------------
     "policy.kind": Words("{party} does not take part in '{kind}' jobs", "ask {party} to add it to its policy's kinds"),
     "policy.purpose": Words("{party} does not allow this purpose", "ask {party} to add it to its policy's purposes"),

@@ -52,7 +52,7 @@ CountName = Literal[
     "rows", "columns", "keys_null", "keys_repeated", "keys_used", "matched", "shared",
     "train_rows", "validation_rows", "test_rows",
 ]  # fmt: skip
-NumberName = Literal["count", "entry", "asked", "allowed", "seconds"]
+NumberName = Literal["count", "entry", "asked", "allowed", "seconds", "epoch"]
 
 
 class _Event(BaseModel):

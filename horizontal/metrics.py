@@ -1,0 +1,110 @@
+"""How well a binary model does: scores, intervals, and the two curves that a report shows.
+
+Intervals are percentiles of a bootstrap over patients (Efron 1979), stratified by outcome so that every resample can be
+judged, with a fixed seed: the same scores give the same interval.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import metrics as sklearn_metrics
+
+MetricName = Literal["auc", "average_precision", "log_loss", "brier", "accuracy", "prevalence"]
+Floats = NDArray[np.float64]
+RESAMPLES = 1000
+CURVE_POINTS = 101
+CALIBRATION_BINS = 10
+_SEED = 20240229
+
+
+class MetricValue(NamedTuple):
+    """A metric with its 95 % interval, where it has one."""
+
+    name: MetricName
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def binary_metrics(label: NDArray[Any], score: NDArray[Any]) -> list[MetricValue]:
+    """All metrics of scores (probabilities) against labels 0 and 1, both ``(rows,)``."""
+    probability = np.clip(score.astype(np.float64), 1e-7, 1 - 1e-7)
+    low, high = auc_interval(label, score)
+    return [
+        MetricValue("auc", auc(label, score), low, high),
+        MetricValue("average_precision", float(sklearn_metrics.average_precision_score(label, score))),
+        MetricValue("log_loss", float(sklearn_metrics.log_loss(label, probability, labels=[0, 1]))),
+        MetricValue("brier", float(sklearn_metrics.brier_score_loss(label, probability))),
+        MetricValue("accuracy", float(np.mean((score >= 0.5) == (label > 0.5)))),
+        MetricValue("prevalence", float(np.mean(label))),
+    ]
+
+
+def auc(label: NDArray[Any], score: NDArray[Any]) -> float:
+    """Area under the ROC curve; raises `ValueError` unless both outcomes are there."""
+    return float(sklearn_metrics.roc_auc_score(label, score))
+
+
+def auc_interval(label: NDArray[Any], score: NDArray[Any]) -> tuple[float, float]:
+    """The 95 % bootstrap interval of an AUC."""
+    return _percentiles(_resampled_aucs(score, _resample(label)))
+
+
+def auc_gain_interval(label: NDArray[Any], score: NDArray[Any], other: NDArray[Any]) -> tuple[float, float]:
+    """The 95 % interval of AUC(score) - AUC(other), each resample judging both on the same patients."""
+    weights = _resample(label)
+    return _percentiles(_resampled_aucs(score, weights) - _resampled_aucs(other, weights))
+
+
+def roc_curve(label: NDArray[Any], score: NDArray[Any]) -> tuple[Floats, Floats]:
+    """True-positive rate at 101 evenly spaced false-positive rates: no point of it is a patient's."""
+    false, true, _ = sklearn_metrics.roc_curve(label, score)
+    grid = np.linspace(0, 1, CURVE_POINTS)
+    return grid, np.interp(grid, false, true)
+
+
+def calibration_curve(label: NDArray[Any], score: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Mean score and observed rate in up to ten bins of equally many patients, by rising score."""
+    order = np.argsort(score, kind="stable")
+    bins = [part for part in np.array_split(order, CALIBRATION_BINS) if len(part)]
+    return np.array([score[part].mean() for part in bins]), np.array([label[part].mean() for part in bins])
+
+
+class _Weights(NamedTuple):
+    """How often each patient is drawn in each resample, ``(resamples, rows)``, apart by outcome."""
+
+    positive: Floats
+    negative: Floats
+
+
+def _resample(label: NDArray[Any]) -> _Weights:
+    generator = np.random.default_rng(_SEED)
+    weights = []
+    for outcome in (1, 0):
+        mine = (label > 0.5) == bool(outcome)
+        count = int(mine.sum())
+        drawn = np.zeros((RESAMPLES, len(label)))
+        drawn[:, mine] = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+        weights.append(drawn)
+    return _Weights(*weights)
+
+
+def _resampled_aucs(score: NDArray[Any], weights: _Weights) -> Floats:
+    """The AUC of every resample: the share of (positive, negative) pairs in the right order, ties counting half."""
+    order = np.argsort(score, kind="stable")
+    ranked = score[order]
+    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))  # of runs of equal scores
+    positive = np.add.reduceat(weights.positive[:, order], starts, axis=1)
+    negative = np.add.reduceat(weights.negative[:, order], starts, axis=1)
+    below = np.cumsum(negative, axis=1) - negative
+    right = (positive * (below + negative / 2)).sum(axis=1)
+    found: Floats = right / (positive.sum(axis=1) * negative.sum(axis=1))
+    return found
+
+
+def _percentiles(values: Floats) -> tuple[float, float]:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,388 @@
+"""Split training: one active party A with the label, any number of passive parties k, staleness 0.
+
+::
+
+    SETUP  SETUP    A→k  what both must hold alike: job, alignment, rows, seed, model, the order of the first epoch
+           READY    k→A  the steps (epochs) that k has checkpoints of
+           RESUME   A→k  the step to go on from: the greatest that all parties have, or 0
+    TRAIN  each epoch, each batch of the shared order (indices never travel):
+           FORWARD  k→A  the cut layer of the batch: float32 (batch, cut width)
+           BACKWARD A→k  the gradient of the loss by it, of the same shape; every party steps its own Adam
+           each epoch, then:
+           FORWARD  k→A  the cut layer of the validation rows, without dropout
+           EPOCH    A→k  whether this epoch is the best so far, and whether to stop; every party writes a checkpoint
+    EVALUATE
+           FORWARD  k→A  the cut layer of the rows to score
+
+**Who learns what**: A learns a cut layer for every shared patient, from which something of k's columns can be guessed,
+and the scores. k learns a gradient for every training patient, and from those most of A's labels can be guessed: their
+norm and direction tell the outcomes apart (Li et al. 2022). This module neither measures nor hides that. Nobody learns
+another party's weights.
+
+**Adversary**: semi-honest. Shapes, types and finiteness of all that a peer sends are checked; that it is honest is not.
+
+With staleness 0 and float32, this is the same computation as `central.train_central`, bit for bit.
+
+**Resume**: A writes its checkpoint of an epoch before it sends EPOCH, k writes its own after it has received it and
+before it sends anything of the next epoch. So at any moment no party is more than one epoch ahead of another, and as
+each keeps its last two, there is always a step that all have.
+
+**Papers**: Gupta and Raskar, "Distributed learning of deep neural network over multiple agents", 2018; Vepakomma et al.,
+"Split learning for health", 2018; Ceballos et al., "SplitNN-driven vertical partitioning", 2020.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..horizontal.tabular import Encoded, TabularEncoder
+from ..parties.checkpoint import Checkpoints, write_tensors
+from ..parties.errors import InputError
+from ..parties.network.channel import Channel
+from ..parties.network.message import Message, Step, Topic
+from ..parties.table import Column
+from .batches import Parts, batches, epoch_order, split_rows
+from .models import ActiveModel, Bottom, SplitPlan
+from .training import (
+    EpochReport,
+    Learner,
+    OnEpoch,
+    Stopping,
+    check_loss,
+    check_parts,
+    chunks,
+    loss_of,
+    validation_auc,
+)
+
+
+@dataclass(frozen=True)
+class _Part:
+    plan: SplitPlan
+    party: str
+    encoder: TabularEncoder
+    rows: Encoded
+
+    def _save(self, path: Path, module: torch.nn.Module) -> None:
+        arrays = {name: value.detach().numpy() for name, value in module.state_dict().items()}
+        meta = {"party": self.party, "plan": asdict(self.plan), "encoder": self.encoder.to_dict()}
+        write_tensors(path, arrays, meta, party=self.party)
+
+
+@dataclass(frozen=True)
+class ActivePart(_Part):
+    """The active party's part of a trained model, and its encoded rows in the shared order."""
+
+    model: ActiveModel
+    best_epoch: int
+
+    def save(self, path: Path) -> None:
+        """Write weights and encoder to a safetensors file, which stays at the party."""
+        self._save(path, self.model)
+
+
+@dataclass(frozen=True)
+class PassivePart(_Part):
+    """A passive party's part of a trained model, and its encoded rows in the shared order."""
+
+    model: Bottom
+
+    def save(self, path: Path) -> None:
+        """Write weights and encoder to a safetensors file, which stays at the party."""
+        self._save(path, self.model)
+
+
+def train_active(
+    channels: Mapping[str, Channel],
+    columns: Sequence[Column],
+    label: NDArray[np.float32],
+    plan: SplitPlan,
+    *,
+    party: str,
+    job_digest: str,
+    alignment_digest: str,
+    private_seed: int,
+    checkpoints: Checkpoints,
+    on_epoch: OnEpoch | None = None,
+) -> ActivePart:
+    """The active party's side.
+
+    `columns` (which may be none) and `label` (0 and 1) are in the alignment's order. `private_seed` draws this party's
+    initial weights and dropout. Raises `InputError` ``data.split`` and ``train.diverged``, and `PeerFailure`.
+    """
+    count = len(label)
+    parts = split_rows(count, plan.validation_share, plan.test_share, plan.seed, alignment_digest)
+    check_parts(label, parts)
+    encoder = TabularEncoder.fit(columns, parts.train)
+    rows = encoder.transform(columns, count)
+    model = ActiveModel(plan, encoder, len(channels), private_seed)
+    learner, stopping = Learner(model, plan), Stopping(plan.patience)
+    identity = _Identity(job_digest, alignment_digest)
+    epoch = _begin_active(channels, plan, parts, count, identity, checkpoints)
+    if epoch:
+        arrays, meta = checkpoints.load(epoch)
+        learner.load(arrays)
+        stopping.history = [(loss, score) for loss, score in meta["history"]]
+    tell = _Teller(plan, parts, on_epoch)
+    tell.resumed(epoch, stopping)
+    outcome = torch.from_numpy(label)
+    while epoch < plan.epochs and not stopping.stop:
+        epoch += 1
+        loss = _active_epoch(channels, learner, model, rows, outcome, plan, parts, epoch, tell)
+        check_loss(loss, epoch)
+        logits = _joint_logits(channels, Topic.TRAIN, model, rows, parts.validation, plan)
+        stopping.note(loss, validation_auc(label, parts, logits))
+        if stopping.is_best:
+            learner.keep_best()
+        checkpoints.save(epoch, learner.arrays(), identity.meta(history=stopping.history))
+        verdict = {"epoch": epoch, "best": stopping.is_best, "stop": stopping.stop or epoch == plan.epochs}
+        for channel in channels.values():
+            channel.send(Topic.TRAIN, Step.EPOCH, verdict)
+        tell.ended(epoch, stopping)
+    learner.restore_best()
+    return ActivePart(plan, party, encoder, rows, model, stopping.best_epoch)
+
+
+def train_passive(
+    channel: Channel,
+    columns: Sequence[Column],
+    plan: SplitPlan,
+    *,
+    party: str,
+    job_digest: str,
+    alignment_digest: str,
+    private_seed: int,
+    checkpoints: Checkpoints,
+    on_epoch: OnEpoch | None = None,
+) -> PassivePart:
+    """A passive party's side; arguments are those of `train_active`. Raises `PeerFailure` and `InputError`."""
+    count = len(columns[0].values)
+    parts = split_rows(count, plan.validation_share, plan.test_share, plan.seed, alignment_digest)
+    encoder = TabularEncoder.fit(columns, parts.train)
+    rows = encoder.transform(columns, count)
+    model = Bottom(plan, encoder, private_seed, bias=False)
+    learner = Learner(model, plan)
+    identity = _Identity(job_digest, alignment_digest)
+    epoch = _begin_passive(channel, plan, parts, count, identity, checkpoints)
+    stop = False
+    if epoch:
+        arrays, meta = checkpoints.load(epoch)
+        learner.load(arrays)
+        stop = meta["stop"]
+    tell = _Teller(plan, parts, on_epoch)
+    tell.resumed(epoch, None)
+    while not stop:
+        epoch += 1
+        _passive_epoch(channel, learner, model, rows, plan, parts, epoch, tell)
+        _send_cuts(channel, Topic.TRAIN, model, rows, parts.validation)
+        verdict = channel.receive(Topic.TRAIN, Step.EPOCH).fields
+        if set(verdict) != {"epoch", "best", "stop"} or verdict["epoch"] != epoch:
+            raise channel.refuse(Topic.TRAIN, "the end of another epoch was due")
+        stop = bool(verdict["stop"])
+        if verdict["best"]:
+            learner.keep_best()
+        checkpoints.save(epoch, learner.arrays(), identity.meta(stop=stop))
+        tell.ended(epoch, None)
+    learner.restore_best()
+    return PassivePart(plan, party, encoder, rows, model)
+
+
+def score_active(channels: Mapping[str, Channel], part: ActivePart, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Probabilities of the label for rows of the alignment, ``(rows,)``; every passive party runs `score_passive`."""
+    logits = _joint_logits(channels, Topic.EVALUATE, part.model, part.rows, rows, part.plan)
+    return 1 / (1 + np.exp(-logits.astype(np.float64)))
+
+
+def score_passive(channel: Channel, part: PassivePart, rows: NDArray[np.int64]) -> None:
+    """Send the cut layer of rows of the alignment."""
+    _send_cuts(channel, Topic.EVALUATE, part.model, part.rows, rows)
+
+
+# --- setup -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """What a checkpoint belongs to."""
+
+    job: str
+    alignment: str
+
+    def meta(self, **more: Any) -> dict[str, Any]:
+        return {"job": self.job, "alignment": self.alignment, **more}
+
+    def steps(self, checkpoints: Checkpoints) -> list[int]:
+        """The steps that were saved for this job and this alignment."""
+        wanted = self.meta()
+        return [step for step in checkpoints.steps() if wanted.items() <= checkpoints.load(step)[1].items()]
+
+
+def _setup(plan: SplitPlan, parts: Parts, count: int, identity: _Identity) -> dict[str, Any]:
+    order = epoch_order(parts.train, plan.seed, 1)
+    return {
+        **identity.meta(),
+        "rows": count,
+        "plan": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()},
+        "order": hashlib.sha256(order.astype("<i8").tobytes()).hexdigest(),
+    }
+
+
+def _begin_active(
+    channels: Mapping[str, Channel],
+    plan: SplitPlan,
+    parts: Parts,
+    count: int,
+    identity: _Identity,
+    checkpoints: Checkpoints,
+) -> int:
+    """SETUP, READY, RESUME at A: the step to go on from."""
+    for channel in channels.values():
+        channel.send(Topic.SETUP, Step.SETUP, _setup(plan, parts, count, identity))
+    common = set(identity.steps(checkpoints))
+    for channel in channels.values():
+        steps = channel.receive(Topic.SETUP, Step.READY).fields.get("steps")
+        if not isinstance(steps, list):
+            raise channel.refuse(Topic.SETUP, "no list of steps")
+        common &= set(steps)
+    step = max(common, default=0)
+    for channel in channels.values():
+        channel.send(Topic.SETUP, Step.RESUME, {"step": step})
+    checkpoints.drop_after(step)
+    return step
+
+
+def _begin_passive(
+    channel: Channel, plan: SplitPlan, parts: Parts, count: int, identity: _Identity, checkpoints: Checkpoints
+) -> int:
+    """SETUP, READY, RESUME at k."""
+    theirs, mine = channel.receive(Topic.SETUP, Step.SETUP).fields, _setup(plan, parts, count, identity)
+    if theirs != mine:
+        raise InputError("job.not_agreed", party=channel.me, peer=channel.peer, field="training")
+    steps = identity.steps(checkpoints)
+    channel.send(Topic.SETUP, Step.READY, {"steps": steps})
+    step = channel.receive(Topic.SETUP, Step.RESUME).fields.get("step")
+    if step != 0 and step not in steps:
+        raise channel.refuse(Topic.SETUP, "a step that was not offered")
+    checkpoints.drop_after(step)
+    return int(step)
+
+
+# --- one epoch -------------------------------------------------------------------------------------------------------
+
+
+def _active_epoch(
+    channels: Mapping[str, Channel],
+    learner: Learner,
+    model: ActiveModel,
+    rows: Encoded,
+    label: Tensor,
+    plan: SplitPlan,
+    parts: Parts,
+    epoch: int,
+    tell: _Teller,
+) -> float:
+    """One pass over the training rows; the mean loss a row."""
+    model.train()
+    total = 0.0
+    order = epoch_order(parts.train, plan.seed, epoch)
+    for number, batch in enumerate(batches(order, plan.batch_size), 1):
+        index = torch.from_numpy(batch)
+        own = model.own_cut(rows[index])  # while the passive parties are at theirs
+        cuts = [_received_cut(channel, Topic.TRAIN, len(batch), plan).requires_grad_() for channel in channels.values()]
+        loss = loss_of(model.top(own + cuts), label[index])
+        loss.backward()  # type: ignore[no-untyped-call]
+        for channel, cut in zip(channels.values(), cuts, strict=True):
+            assert cut.grad is not None
+            channel.send(Topic.TRAIN, Step.BACKWARD, arrays={"gradient": cut.grad.numpy()})
+        learner.step()  # while the passive parties step theirs
+        total += loss.item() * len(batch)
+        tell.batch(epoch, number)
+    return total / len(order)
+
+
+def _passive_epoch(
+    channel: Channel,
+    learner: Learner,
+    model: Bottom,
+    rows: Encoded,
+    plan: SplitPlan,
+    parts: Parts,
+    epoch: int,
+    tell: _Teller,
+) -> None:
+    model.train()
+    order = epoch_order(parts.train, plan.seed, epoch)
+    for number, batch in enumerate(batches(order, plan.batch_size), 1):
+        cut = model(rows[torch.from_numpy(batch)])
+        channel.send(Topic.TRAIN, Step.FORWARD, arrays={"cut": cut.detach().numpy()})
+        message = channel.receive(Topic.TRAIN, Step.BACKWARD)
+        cut.backward(_checked(channel, message, "gradient", len(batch), plan))
+        learner.step()
+        tell.batch(epoch, number)
+
+
+def _joint_logits(
+    channels: Mapping[str, Channel],
+    topic: Topic,
+    model: ActiveModel,
+    rows: Encoded,
+    chosen: NDArray[np.int64],
+    plan: SplitPlan,
+) -> NDArray[np.float32]:
+    model.eval()
+    logits = []
+    with torch.no_grad():
+        for chunk in chunks(chosen):
+            own = model.own_cut(rows[torch.from_numpy(chunk)])
+            cuts = [_received_cut(channel, topic, len(chunk), plan) for channel in channels.values()]
+            logits.append(model.top(own + cuts).numpy())
+    return np.concatenate(logits) if logits else np.zeros(0, np.float32)
+
+
+def _send_cuts(channel: Channel, topic: Topic, model: Bottom, rows: Encoded, chosen: NDArray[np.int64]) -> None:
+    model.eval()
+    with torch.no_grad():
+        for chunk in chunks(chosen):
+            channel.send(topic, Step.FORWARD, arrays={"cut": model(rows[torch.from_numpy(chunk)]).numpy()})
+
+
+def _received_cut(channel: Channel, topic: Topic, count: int, plan: SplitPlan) -> Tensor:
+    return _checked(channel, channel.receive(topic, Step.FORWARD), "cut", count, plan)
+
+
+def _checked(channel: Channel, message: Message, name: str, count: int, plan: SplitPlan) -> Tensor:
+    """The only array of a message, which must be float32 (count, cut width); NaN was refused when it was decoded."""
+    array = message.arrays.get(name)
+    if array is None or array.dtype != np.float32 or array.shape != (count, plan.cut_width) or message.fields:
+        raise channel.refuse(message.topic, f"{name} is not float32 ({count}, {plan.cut_width})")
+    return torch.from_numpy(array)
+
+
+class _Teller:
+    """Tells how far training is."""
+
+    def __init__(self, plan: SplitPlan, parts: Parts, on_epoch: OnEpoch | None) -> None:
+        self._epochs, self._batches = plan.epochs, -(-len(parts.train) // plan.batch_size)
+        self._on_epoch = on_epoch or (lambda report: None)
+
+    def batch(self, epoch: int, number: int) -> None:
+        if number < self._batches:  # the last one is told by `ended`, after validation
+            self._on_epoch(EpochReport(epoch, self._epochs, number, self._batches))
+
+    def ended(self, epoch: int, stopping: Stopping | None, resumed_from: int | None = None) -> None:
+        loss, score = stopping.history[epoch - 1] if stopping else (None, None)
+        self._on_epoch(EpochReport(epoch, self._epochs, self._batches, self._batches, loss, score, resumed_from))
+
+    def resumed(self, epoch: int, stopping: Stopping | None) -> None:
+        """Tell the epochs of earlier attempts again, so that the report of this one is whole."""
+        for earlier in range(1, epoch + 1):
+            self.ended(earlier, stopping, resumed_from=epoch if earlier == epoch else None)
