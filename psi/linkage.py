@@ -91,19 +91,19 @@ def normalised(identifier: Identifier) -> list[str | None]:
     The values of several columns are sorted after normalisation: given name and surname may be swapped.
     """
     normal = _date_reader(identifier.date_format) if identifier.date_format else normal_text
-    columns = [_mapped(column, normal) for column in identifier.columns]
-    table: dict[tuple[str | None, ...], str | None] = {}
-    for parts in set(zip(*columns, strict=True)):
-        whole = [part for part in parts if part is not None]
-        table[parts] = _prefixed(_prefixed(*sorted(whole))) if len(whole) == len(parts) else None
-    return [table[parts] for parts in zip(*columns, strict=True)]
+    columns: list[list[str | None]] = [column.tolist() for column in identifier.columns]
+    if len(columns) == 1:
+        return _mapped(columns[0], lambda text: _whole([normal(text)]))
+    parts = [_mapped(column, normal) for column in columns]
+    return [_whole(row) for row in zip(*parts, strict=True)]
 
 
 def normal_text(text: str) -> str | None:
     """NFKD, folded to ASCII, lower case, letters and digits alone; None if nothing is left."""
     if not text.isascii():  # both steps leave ASCII as it is
         text = anyascii(unicodedata.normalize("NFKD", text))
-    return text.lower().translate(_DROP) or None
+    text = text.lower()
+    return text if text.isalnum() else text.translate(_DROP) or None
 
 
 def unreadable_dates(identifiers: Mapping[str, Identifier]) -> list[str]:
@@ -131,11 +131,16 @@ def _date_reader(date_format: str) -> Callable[[str], str | None]:
     return read
 
 
-def _mapped(column: NDArray[np.object_], normal: Callable[[str], str | None]) -> list[str | None]:
+def _mapped(values: Sequence[str | None], normal: Callable[[str], str | None]) -> list[str | None]:
     """Normalise each distinct value once: names, dates and postcodes recur."""
-    values: list[str | None] = column.tolist()
     table = {value: normal(value) for value in set(values) if value is not None}
     return [None if value is None else table[value] for value in values]
+
+
+def _whole(parts: Sequence[str | None]) -> str | None:
+    """The normalised parts of one identifier as one text, whatever their order."""
+    whole = [part for part in parts if part is not None]
+    return _prefixed(_prefixed(*sorted(whole))) if len(whole) == len(parts) else None
 
 
 def _prefixed(*parts: str) -> str:

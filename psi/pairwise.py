@@ -19,8 +19,8 @@ run over the rows that are left on both sides, and a size of 0 ends a pass after
 ascending order of the doubly enciphered values within a pass, passes one after the other.
 
 **Who learns what**: both learn which of their rows the other one has, pass by pass, and the number of rows with which
-the other one takes part in each pass. A stop at a floor tells both that the overlap is smaller than that floor.
-Nothing is said about rows that do not match.
+the other one takes part in each pass. A stop at a floor tells both that the overlap is smaller than that floor; A then
+knows the exact size as well, and nobody knows a position. Nothing is said about rows that do not match.
 
 **Adversary**: semi-honest. Both follow the steps and may keep all they see; telling a row from an enciphered key then
 means solving the decisional Diffie-Hellman problem on P-256, with SHA-256 as a random oracle. A party that lies about
