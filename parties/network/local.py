@@ -13,7 +13,8 @@ from .channel import CarrierClosedError, CarrierTimeoutError
 from .message import MAX_NBYTES, Buffer, MalformedMessageError
 
 _LENGTH = struct.Struct("<Q")
-_GATHER = 64  # buffers in one system call, well below the kernel's limit
+_GATHER = 8  # buffers in one system call
+_PIECE_NBYTES = 256 * 1024  # of a buffer in one call: in a longer one the kernel starts its time-out again and again
 
 
 class MemoryCarrier:
@@ -66,7 +67,8 @@ class SocketCarrier:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         deadline = time.monotonic() + timeout_s  # of the whole frame: a peer that takes it byte by byte is late too
         pending = [memoryview(_LENGTH.pack(sum(len(buffer) for buffer in buffers)))]
-        pending += [memoryview(buffer) for buffer in buffers if len(buffer)]
+        for buffer in map(memoryview, buffers):
+            pending += [buffer[at : at + _PIECE_NBYTES] for at in range(0, len(buffer), _PIECE_NBYTES)]
         try:
             while pending:
                 sent = self._socket.sendmsg(pending[:_GATHER])
