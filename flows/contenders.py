@@ -138,7 +138,7 @@ def _private_seed(home: PartyHome, run: str) -> int:
 
 
 def _contenders(job: VerticalJob, homes: Sequence[PartyHome], shared: dict[str, SavedAlignment]) -> Iterator[Contender]:
-    """Every contender, the active party first."""
+    """Every contender: the passive parties, the active one, the active one with all its rows, and all of them."""
     active = job.active
     assert active.label is not None
     columns: dict[str, list[Column]] = {}
@@ -154,7 +154,7 @@ def _contenders(job: VerticalJob, homes: Sequence[PartyHome], shared: dict[str, 
             all_columns, all_labels = store.columns(names, everybody), store.label(active.label, everybody)
     training, digest = job.training, shared[active.name].digest
     parts = split_rows(len(label), training.validation_share, training.test_share, training.seed, digest)
-    for party, own in columns.items():
+    for party, own in sorted(columns.items(), key=lambda item: item[0] == active.name):
         if own:  # an active party may bring its label alone
             yield Contender("alone", party, {party: own}, label, parts)
     if columns[active.name] and len(everybody) > len(label):
