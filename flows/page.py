@@ -20,7 +20,7 @@ _METRICS = {
     "accuracy": "accuracy",
     "prevalence": "share with the outcome",
 }
-_TOPICS = {
+_TOPICS = {  # in the order of a job; a test holds that none is missing
     "agree": "the job itself",
     "align": "enciphered linkage keys",
     "setup": "shapes and settings",
@@ -125,7 +125,9 @@ def _result(summary: Summary) -> str:
     body += f'<div class="pair">{figures}</div>' if figures else ""
     others = [(name, summary["metrics"][name]) for name in _METRICS if name != "auc" and name in summary["metrics"]]
     if others:
-        body += table(["together", "95 % interval"], [[_METRICS[name], _interval(metric)] for name, metric in others])
+        body += table(
+            ["together", "on held-out patients"], [[_METRICS[name], _interval(metric)] for name, metric in others]
+        )
     return body
 
 
@@ -177,10 +179,16 @@ def _linkage(summary: Summary) -> str:
 
 
 def _traffic(summary: Summary) -> str:
-    sent = [(name, item) for name, party in summary["parties"].items() for item in party["traffic"]]
+    order = list(_TOPICS)
+    sent = [
+        (name, item)
+        for name, party in summary["parties"].items()
+        for item in sorted(party["traffic"], key=lambda item: order.index(item["topic"]))
+        if item["sent"]
+    ]
     most = max((item["sent"] for _, item in sent), default=0)
     cells = [
-        [escape(name), escape(item["peer"]), _TOPICS.get(item["topic"], item["topic"]), f"{item['sent']:,}",
+        [escape(name), escape(item["peer"]), _TOPICS[item["topic"]], f"{item['sent']:,}",
          bar(item["sent"], most)]
         for name, item in sent
     ]  # fmt: skip

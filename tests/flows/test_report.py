@@ -257,5 +257,10 @@ def test_a_run_of_one_epoch_and_one_sided_curves_can_be_drawn() -> None:
     assert "<svg" in page(summary_of(journal_of(one, always())))
 
 
+def test_the_page_has_words_for_every_topic() -> None:
+    events: list[tuple[str, PublicEvent]] = [("lab", traffic("insurer", topic, 1_000_000)) for topic in Topic]
+    assert page(summary_of(journal_of(always(), events))).count("1,000,000") == len(Topic)
+
+
 def test_the_same_summary_gives_the_same_page(summary: dict[str, Any]) -> None:
     assert page(summary) == page(summary)
