@@ -45,6 +45,8 @@ def binary_metrics(label: NDArray[Any], score: NDArray[Any]) -> list[MetricValue
 
 def auc(label: NDArray[Any], score: NDArray[Any]) -> float:
     """Area under the ROC curve; raises `ValueError` unless both outcomes are there."""
+    if len(np.unique(label)) < 2:  # scikit-learn only warns
+        raise ValueError("an AUC needs both outcomes")
     return float(sklearn_metrics.roc_auc_score(label, score))
 
 
