@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
@@ -28,7 +29,9 @@ def write_tensors(path: Path, arrays: Mapping[str, Array], meta: Mapping[str, An
     Raises `InputError` ``disk.full`` or ``disk.denied``.
     """
     temporary = path.with_name(path.name + ".partial")
-    content = save(dict(arrays), metadata={_META: json.dumps(meta, sort_keys=True)})
+    # safetensors writes the memory as it lies: a transposed array would come back scrambled.
+    dense = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    content = save(dense, metadata={_META: json.dumps(meta, sort_keys=True)})
     with disk_errors(party):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -58,7 +61,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that can be loaded, ascending."""
-        return sorted(int(path.stem.removeprefix("step-")) for path in self._folder.glob("step-*.safetensors"))
+        names = (path.stem.removeprefix("step-") for path in self._folder.glob("step-*.safetensors"))
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def save(self, step: int, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
         """Write one step, then drop all but the last two."""

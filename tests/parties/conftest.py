@@ -17,6 +17,20 @@ from isthmus.parties.home import PartyHome
 MakeHome = Callable[..., PartyHome]
 
 
+_databases: dict[tuple[str, ...], bytes] = {}
+
+
+def _database(path: Path, tables: tuple[str, ...]) -> None:
+    """Write a DuckDB file, or the copy of one that an earlier test made."""
+    if tables not in _databases:
+        path.unlink(missing_ok=True)
+        with duckdb.connect(path) as connection:
+            for table in tables:
+                connection.execute(table)
+        _databases[tables] = path.read_bytes()
+    path.write_bytes(_databases[tables])
+
+
 @pytest.fixture
 def make_home(tmp_path: Path) -> MakeHome:
     """Make the lab's home: `tables` are SQL statements for its DuckDB file, the rest goes into party.yaml."""
@@ -28,9 +42,7 @@ def make_home(tmp_path: Path) -> MakeHome:
         whole: dict[str, Any] = {"name": "lab", "datasets": {"results": dataset}, **content}
         if tables:
             whole.setdefault("data", "lab.duckdb")
-            with duckdb.connect(folder / "lab.duckdb") as connection:
-                for table in tables:
-                    connection.execute(table)
+            _database(folder / "lab.duckdb", tables)
         (folder / "party.yaml").write_text(yaml.safe_dump(whole, allow_unicode=True), encoding="utf-8")
         return PartyHome(folder)
 

@@ -1,0 +1,224 @@
+"""State: short transactions that are whole or not there, whoever else writes and however full the disk is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import duckdb
+import pytest
+
+from isthmus.parties import state as module
+from isthmus.parties.errors import InputError
+from isthmus.parties.home import PartyHome
+from isthmus.parties.state import Run, SavedAlignment, State
+
+RUN, JOB = "mortality-1", "a" * 64
+ALIGNMENT = SavedAlignment("d" * 64, "s" * 64, ["7", "3", "ö'\"\n"], [{"linkage_pass": 1, "matched": 3}])
+
+
+def _begin(state: State, *, job: str = JOB, seed: int | None = None, fresh: bool = False, run: str = RUN) -> Run:
+    return state.begin_attempt(run, job, fixed_seed=seed, fresh=fresh)
+
+
+def test_a_first_attempt_is_number_1(home: PartyHome) -> None:
+    run = _begin(State(home), seed=5)
+    assert run == Run(RUN, JOB, 1, "unfinished", 5, None)
+
+
+def test_the_attempt_only_rises(home: PartyHome) -> None:
+    attempts = [_begin(State(home)).attempt]
+    attempts.append(_begin(State(home), fresh=True).attempt)
+    State(home).finish(RUN)
+    attempts.append(_begin(State(home)).attempt)
+    attempts.append(_begin(State(home), job="b" * 64).attempt)
+    assert attempts == [1, 2, 3, 4]
+    assert _begin(State(home), run="other-1").attempt == 1
+
+
+def test_a_resumed_run_keeps_its_private_seed(home: PartyHome) -> None:
+    first = _begin(State(home))
+    assert 0 <= first.private_seed < 2**63
+    assert _begin(State(home)).private_seed == first.private_seed
+
+
+def test_a_private_seed_of_63_bits_survives(home: PartyHome) -> None:
+    assert _begin(State(home), seed=2**63 - 1).private_seed == 2**63 - 1
+    assert _begin(State(home)).private_seed == 2**63 - 1
+
+
+@pytest.mark.parametrize("why", ["fresh", "finished", "another job"])
+def test_a_run_that_does_not_go_on_draws_a_new_seed_and_forgets_the_alignment(home: PartyHome, why: str) -> None:
+    state = State(home)
+    first = _begin(state)
+    state.save_alignment(RUN, ALIGNMENT)
+    state.note_data(RUN, sql_digest="q", data_digest="r")
+    if why == "finished":
+        state.finish(RUN)
+    again = _begin(state, fresh=why == "fresh", job="b" * 64 if why == "another job" else JOB)
+    assert again.private_seed != first.private_seed
+    assert again.data_digest is None
+    assert state.load_alignment(RUN) is None
+
+
+def test_a_run_that_goes_on_keeps_alignment_and_data_digest(home: PartyHome) -> None:
+    state = State(home)
+    _begin(state)
+    state.save_alignment(RUN, ALIGNMENT)
+    state.note_data(RUN, sql_digest="q", data_digest="r")
+    again = _begin(State(home))
+    assert again.data_digest == "r"
+    assert State(home).load_alignment(RUN) == ALIGNMENT
+
+
+def test_the_later_alignment_replaces_the_earlier(home: PartyHome) -> None:
+    state = State(home)
+    state.save_alignment(RUN, ALIGNMENT)
+    other = SavedAlignment("e" * 64, "s" * 64, [], [])
+    state.save_alignment(RUN, other)
+    assert state.load_alignment(RUN) == other
+    assert state.load_alignment("other-1") is None
+
+
+def test_a_transaction_that_fails_leaves_nothing(home: PartyHome) -> None:
+    state = State(home)
+    with pytest.raises(KeyError), state.transaction() as connection:
+        connection.execute("INSERT INTO ledger VALUES (1, 'x', 'y')")
+        raise KeyError
+    with state.transaction() as connection:
+        assert connection.execute("SELECT * FROM ledger").fetchall() == []
+
+
+def test_threads_take_turns(home: PartyHome) -> None:
+    attempts: list[int] = []
+    threads = [threading.Thread(target=lambda: attempts.append(_begin(State(home)).attempt)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(attempts) == list(range(1, 9))
+
+
+def test_processes_take_turns(home: PartyHome) -> None:
+    program = (
+        "import sys; from pathlib import Path; from isthmus.parties.home import PartyHome\n"
+        "from isthmus.parties.state import State\n"
+        "for _ in range(5): State(PartyHome(Path(sys.argv[1]))).begin_attempt('r-1', 'd', fixed_seed=1, fresh=False)"
+    )
+    words = [sys.executable, "-c", program, str(home.folder)]
+    processes = [subprocess.Popen(words) for _ in range(2)]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert _begin(State(home), job="d", run="r-1").attempt == 11
+
+
+def test_a_lock_that_is_never_given_back_ends_as_busy(home: PartyHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOCK_TIMEOUT_S", 0.1)
+    state = State(home)
+    with state.transaction(), pytest.raises(InputError) as caught:
+        State(home).finish(RUN)
+    assert caught.value.code == "home.busy"
+
+
+def test_a_state_file_that_somebody_looks_into_is_busy(home: PartyHome) -> None:
+    _begin(State(home))
+    program = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(home.state_file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(InputError) as caught:
+            _begin(State(home))
+        other.communicate()
+    assert caught.value.code == "home.busy"
+    assert _begin(State(home)).attempt == 2
+
+
+def test_a_process_that_is_killed_in_a_transaction_leaves_the_state_as_it_was(home: PartyHome) -> None:
+    _begin(State(home))
+    program = (
+        "import os, sys; from pathlib import Path; from isthmus.parties.home import PartyHome\n"
+        "from isthmus.parties.state import State\n"
+        "with State(PartyHome(Path(sys.argv[1]))).transaction() as connection:\n"
+        "    connection.execute(\"INSERT INTO ledger VALUES (1, 'x', 'y')\"); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(home.folder)]).returncode == -9
+    with State(home).transaction() as connection:
+        assert connection.execute("SELECT count(*) FROM ledger").fetchone() == (0,)
+    assert _begin(State(home)).attempt == 2
+
+
+def test_the_file_of_another_version_is_left_alone(home: PartyHome) -> None:
+    _begin(State(home))
+    with duckdb.connect(home.state_file) as connection:
+        connection.execute("UPDATE schema_version SET version = 2")
+    with pytest.raises(InputError) as caught:
+        _begin(State(home))
+    assert (caught.value.code, caught.value.facts["field"]) == ("home.invalid", "state.duckdb")
+
+
+# --- a full disk -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nbytes", [0, 100, 4096, 8192, 13_000, 100_000])
+def test_a_disk_that_is_full_from_the_start_leaves_no_state_file_that_cannot_be_opened(
+    home: PartyHome, with_little_disk: Any, nbytes: int
+) -> None:
+    program = (
+        "from isthmus.parties.state import State\n"
+        "begin = lambda: State(home).begin_attempt('r-1', 'd', fixed_seed=1, fresh=False)\n"
+        "home = PartyHome(Path(sys.argv[1])); fill(int(sys.argv[2])); print(code_of(begin))\n"
+        "left = sorted(path.name for path in home.folder.iterdir()); free(); print(left); print(begin().attempt)"
+    )
+    code, left, attempt = with_little_disk(program, home.folder, nbytes).stdout.splitlines()
+    assert (code, left, attempt) == ("disk.full", "['party.yaml', 'state.lock']", "1")
+
+
+def test_a_disk_that_fills_up_keeps_what_was_written_before(home: PartyHome, with_little_disk: Any) -> None:
+    state = State(home)
+    _begin(state, seed=5)
+    state.save_alignment(RUN, ALIGNMENT)
+    program = (
+        "from isthmus.parties.state import SavedAlignment, State\n"
+        "home = PartyHome(Path(sys.argv[1])); state = State(home)\n"
+        "big = SavedAlignment('e', 's', [f'{number:040d}' for number in range(100_000)], [])\n"
+        "fill(home.state_file.stat().st_size // 2); print(code_of(lambda: state.save_alignment(sys.argv[2], big)))\n"
+        "fill(0); print(code_of(lambda: state.finish(sys.argv[2])))"
+    )
+    assert with_little_disk(program, home.folder, RUN).stdout == "disk.full\ndisk.full\n"
+    assert State(home).load_alignment(RUN) == ALIGNMENT
+    assert _begin(State(home)) == Run(RUN, JOB, 2, "unfinished", 5, None)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_home_that_may_not_be_written_is_denied(home: PartyHome) -> None:
+    home.folder.chmod(0o500)
+    try:
+        with pytest.raises(InputError) as caught:
+            _begin(State(home))
+    finally:
+        home.folder.chmod(0o700)
+    assert caught.value.code == "disk.denied"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("IO Error: Could not write file: No space left on device", "disk.full"),
+        ("FATAL Error: Failed to create checkpoint because of error: Disk quota exceeded", "disk.full"),
+        ('IO Error: Cannot open file "x": Permission denied', "disk.denied"),
+        ('IO Error: Cannot open file "x": Read-only file system', "disk.denied"),
+    ],
+)
+def test_duckdbs_words_for_a_disk_that_refuses_are_known(home: PartyHome, words: str, code: str) -> None:
+    with pytest.raises(InputError) as caught, State(home).transaction():
+        raise duckdb.IOException(words)
+    assert caught.value.code == code
+
+
+def test_another_error_of_duckdb_passes(home: PartyHome) -> None:
+    with pytest.raises(duckdb.CatalogException), State(home).transaction() as connection:
+        connection.execute("SELECT * FROM nowhere")
