@@ -4,8 +4,8 @@ A coordinating flow starts one party flow per party, watches, cancels the rest a
 report from what the vaults published. It knows names and numbers, no rows.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: Prefect reads the flows' annotations, and would look strings up in the
+# module of the decorator that wraps them.
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence

@@ -81,7 +81,7 @@ _REST = Template("""\
   publish: [counts, metrics, curves]      # what the Prefect server and the report may be told
   pooled_baselines: allow                 # ONLY a simulation sets this: one process may read both parties' rows
 
-seed: $seed                                   # only for runs that can be repeated: fixes initial weights and dropout
+seed: $seed                                   # only a simulation sets this: fixes initial weights and dropout
 """)
 
 LAB = Template("""\

@@ -5,8 +5,6 @@ are made from a code and the job's own names. Anything else is written to the co
 ``internal``.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar

@@ -26,7 +26,7 @@ def _plant(world: Any, *, fail: bool) -> None:
 
     def change(content: dict[str, Any]) -> None:
         content["policy"]["release"]["results"]["columns"].append(PLANTS["column"])
-        failing = f"error('{PLANTS['failure']}' || max(ssn))" if fail else "1"
+        failing = f"error('{PLANTS['failure']}' || max(ssn))" if fail else "count(*)"
         content["datasets"]["results"]["sql"] = (
             f"SELECT * FROM t WHERE '{PLANTS['sql']}' <> '' AND (SELECT {failing} FROM t) IS NOT NULL"
         )
