@@ -4,6 +4,8 @@ Each seed makes homes of its own (other initial weights and numbering), runs the
 vault processes without Prefect, and then trains the baselines as `isthmus demo` does. Nothing is tuned on what is
 reported: settings are the job file's; epochs, penalties and rounds are chosen on validation patients.
 
+Two calls differ: the split hangs on the alignment's order as well as on the seed, and its keys are fresh in every run.
+
 The last line is JSON: `recall`, `precision` (the worst of all seeds), `gain_median` (together less the better party
 alone, by seed), `pooled_minus_together`, `boosting_pooled_minus_together` (medians), `seconds` (median of a run).
 """
