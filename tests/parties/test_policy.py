@@ -33,8 +33,8 @@ ALLOWED: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _policy(*, release: dict[str, Any] | None = None, **changes: Any) -> Policy:
-    released = {"members": Release(**{**RELEASE, **(release or {})})}
+def _policy(*, dataset: dict[str, Any] | None = None, **changes: Any) -> Policy:
+    released = {"members": Release(**{**RELEASE, **(dataset or {})})}
     return Policy(**{**ALLOWED, "release": released, **changes})
 
 
@@ -74,7 +74,7 @@ RELEASES = [
 def test_what_the_dataset_does_not_release_is_refused_by_name(
     code: str, release: dict[str, Any], facts: dict[str, Any]
 ) -> None:
-    refusal = _refusal(_policy(release=release))
+    refusal = _refusal(_policy(dataset=release))
     assert (refusal.code, refusal.facts) == (code, facts)
 
 
@@ -86,14 +86,14 @@ def test_a_label_is_no_column_and_a_column_no_label() -> None:
 def test_a_star_stands_for_what_is_released_and_nothing_else() -> None:
     assert _policy().check(replace(TERMS, columns=("*",))).columns == ("age", "sex", "smoker")
     assert _policy().check(replace(TERMS, columns=("sex", "*"))).columns == ("sex", "age", "smoker")
-    assert _policy(release={"columns": ()}).check(replace(TERMS, columns=("*",))).columns == ()
+    assert _policy(dataset={"columns": ()}).check(replace(TERMS, columns=("*",))).columns == ()
     assert _refusal(_policy(), replace(TERMS, columns=("*", "postcode"))).facts["column"] == "postcode"
 
 
 def test_a_star_cannot_stand_in_a_policy() -> None:
     for field in ("columns", "labels", "may_learn_membership"):
         with pytest.raises(ValidationError, match="a policy names each one"):
-            _policy(release={field: ("*",)})
+            _policy(dataset={field: ("*",)})
 
 
 @pytest.mark.parametrize("purpose", ["MORTALITY RISK", " mortality\n risk", "mortality  risk"])
@@ -108,7 +108,7 @@ def test_words_do(purpose: str) -> None:
 
 @pytest.mark.parametrize(("job", "policy", "floor"), [(20, 50, 50), (50, 20, 50), (50, 50, 50)])
 def test_the_higher_floor_holds(job: int, policy: int, floor: int) -> None:
-    assert _policy(release={"at_least": policy}).check(replace(TERMS, at_least=job)).at_least == floor
+    assert _policy(dataset={"at_least": policy}).check(replace(TERMS, at_least=job)).at_least == floor
 
 
 def test_every_peer_and_every_learner_has_to_be_allowed() -> None:
@@ -144,7 +144,7 @@ def test_an_empty_policy_denies_everything(**asked: Any) -> None:
 
 @given(columns=st.lists(names, max_size=4).map(tuple), released=st.sets(st.sampled_from(["age", "sex", "died"])))
 def test_nothing_is_granted_that_is_not_released(columns: tuple[str, ...], released: set[str]) -> None:
-    policy = _policy(release={"columns": tuple(released)})
+    policy = _policy(dataset={"columns": tuple(released)})
     try:
         granted = policy.check(replace(TERMS, columns=columns)).columns
     except PolicyRefusal:
