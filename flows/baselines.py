@@ -25,11 +25,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..parties.errors import InternalError, IsthmusError, PolicyRefusal
-from ..parties.events import Phase, parse, public_failure
+from ..parties.events import Finished, Phase, Progress, parse, public_failure
 from ..parties.home import PartyHome, find_home
 from .jobs import VerticalJob
 from .journal import Journal
 
+SIMULATION = "simulation"  # stands in the journal where a party would
 OUT_FILE, LOG_FILE, JOB_FILE = "baselines.json", "baselines.log", "job.json"
 Told = Callable[[int, int, str], None]  # models done, models in all, the next one's name
 _log = logging.getLogger("isthmus.baselines")
@@ -116,11 +117,9 @@ async def run_baselines(
     folder: Path,
     run: str,
     job: VerticalJob | Mapping[str, Any],
-    journal: Journal | None = None,
-    *,
-    on_progress: Told | None = None,
+    journal: Journal,
 ) -> Baselines:
-    """Start the process, follow it, read its result; `folder` is the run's, where its files go.
+    """Start the process, follow it in the journal, read its result; `folder` is the run's, where its files go.
 
     Raises what the process raised, such as `PolicyRefusal` ``policy.baselines``.
     """
@@ -144,12 +143,15 @@ async def run_baselines(
                 event = parse(line, asked.aliases())
                 if event.event == "failed":
                     raise event.error()
-            elif on_progress is not None:
+            else:
                 said = json.loads(line)
-                on_progress(said["done"], said["total"], said["name"])
+                step = Progress(phase=Phase.COMPARE, index=1, units=1, done=said["done"], total=said["total"])
+                journal.note(SIMULATION, step)
         if await process.wait() != 0:
             raise InternalError("internal", party="baselines")
-        return Baselines.from_json(out.read_bytes())
+        found = Baselines.from_json(out.read_bytes())
+        journal.note(SIMULATION, Finished(phase=Phase.COMPARE, seconds=found.seconds))
+        return found
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):

@@ -61,7 +61,7 @@ def check_job(job: VerticalJob, homes: Path) -> Check:
     """Ask every party that has a home here what it would say to a job."""
     asked = tuple(_ask(job, homes, party.name) for party in job.parties)
     rows = {answer.party: answer.rows for answer in asked}
-    return Check(asked, tuple(_leaving(job, rows)), tuple(_learns(job)))
+    return Check(asked, tuple(_leaving(job, rows)), tuple(who_learns_what(job)))
 
 
 def _ask(job: VerticalJob, homes: Path, name: str) -> Asked:
@@ -124,7 +124,8 @@ def _leaving(job: VerticalJob, rows: dict[str, int | None]) -> list[Leaving]:
     return found
 
 
-def _learns(job: VerticalJob) -> list[tuple[str, str]]:
+def who_learns_what(job: VerticalJob) -> list[tuple[str, str]]:
+    """Pairs of a party and something it learns, for a person to read."""
     active, passive = job.active.name, [party.name for party in job.passive]
     them = " and ".join(passive)
     lines = [

@@ -22,7 +22,7 @@ from prefect.cache_policies import NO_CACHE
 
 from ..parties.errors import InputError, IsthmusError
 from ..parties.events import Fingerprint, Finished, Phase, Progress, PublicEvent
-from .baselines import Baselines, run_baselines
+from .baselines import Baselines, may_pool, run_baselines
 from .jobs import VerticalJob
 from .journal import Journal, Listener
 from .launch import ALIGN_PHASES, ALL_PHASES, Here, together
@@ -94,6 +94,8 @@ async def _attempt(
 ) -> Model:
     """One attempt at a run: vaults, party flows, report files. `alignment`: the digest that has to come out."""
     homes = homes_folder()
+    if baselines:
+        may_pool(homes, job)  # said before anything starts
     with open_run(runs_folder(), job, fresh=fresh) as run:
         journal = Journal(run.name, listeners=[*LISTENERS.get(), _expecting(alignment)])
         try:
@@ -101,7 +103,7 @@ async def _attempt(
                 HERE.set(here)
                 names = [phase.value for phase in phases]
                 await together([party.name for party in job.parties], lambda party: party_flow(job, party, names))
-            compared = await compare(homes, run, journal) if baselines else None
+                compared = await compare(homes, run, journal) if baselines else None
             summary = summarise(job, journal, run.record, baselines=compared)
             write_report(run.folder, summary)
         except BaseException as failure:
@@ -168,7 +170,6 @@ async def _progress_artifacts(job: VerticalJob, journal: Journal) -> AsyncIterat
 
 def _shares(job: VerticalJob, journal: Journal) -> dict[Phase, float]:
     """How far each phase is, over all parties, 0 to 1."""
-    parties = len(job.parties)
     shares: dict[Phase, dict[str, float]] = {}
     for party, event in journal.of(Progress):
         done = (event.index - 1 + (event.done / event.total if event.total else 1)) / event.units
@@ -176,7 +177,8 @@ def _shares(job: VerticalJob, journal: Journal) -> dict[Phase, float]:
     for party, ended in journal.of(Finished):  # training may stop early
         if ended.phase in shares:
             shares[ended.phase][party] = 1.0
-    return {phase: min(1.0, sum(of.values()) / parties) for phase, of in shares.items()}
+    workers = {phase: 1 if phase is Phase.COMPARE else len(job.parties) for phase in shares}
+    return {phase: min(1.0, sum(of.values()) / workers[phase]) for phase, of in shares.items()}
 
 
 def _key(name: str) -> str:

@@ -222,12 +222,7 @@ def _floor(patients: int) -> int:
 
 def _refuse_strangers(home: Path) -> None:
     if home.exists() and any(home.iterdir()) and not (home / MARKER).is_file():
-        raise InputError(
-            "home.invalid",
-            party=home.name,
-            field="the folder",
-            problem="the demo did not make this home and leaves it as it is; give the demo another folder",
-        )
+        raise InputError("home.foreign", party=home.name)
 
 
 def _make_data(path: Path, wanted: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ from .journal import Journal
 TIMEOUT_S = 60.0
 STOP_S = 5.0
 LAST_WORDS_S = 3.0
-ALL_PHASES = tuple(Phase)
+ALL_PHASES = (Phase.AGREE, Phase.ALIGN, Phase.TRAIN, Phase.EVALUATE, Phase.CLOSE)
 ALIGN_PHASES = (Phase.AGREE, Phase.ALIGN, Phase.CLOSE)
 
 

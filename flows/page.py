@@ -7,7 +7,7 @@ from html import escape
 
 from ..parties.events import Phase
 from . import plots
-from .check import _learns as who_learns_what
+from .check import who_learns_what
 from .jobs import VerticalJob
 from .markup import PAGE, bar, figure, items, table
 from .report import Summary, missing_metrics, rows, score_text

@@ -13,16 +13,18 @@ from ..parties.events import Count, Finished, Metric, Phase, PublicEvent, Resume
 from ..parties.events import Progress as Step
 from .jobs import VerticalJob
 
-_PHASES = (Phase.AGREE, Phase.ALIGN, Phase.TRAIN, Phase.EVALUATE)
+_PHASES = (Phase.AGREE, Phase.ALIGN, Phase.TRAIN, Phase.EVALUATE, Phase.COMPARE)
+_UNITS = {Phase.ALIGN: "pass", Phase.TRAIN: "epoch", Phase.COMPARE: "model"}
 _DONE = "[green]✓[/]"
 
 
 class Screen:
     """A listener of the journal that draws."""
 
-    def __init__(self, console: Console, job: VerticalJob) -> None:
+    def __init__(self, console: Console, job: VerticalJob, *, baselines: bool = False) -> None:
         self._console, self._job = console, job
         self._parties = [party.name for party in job.parties]
+        self._shown = _PHASES if baselines else _PHASES[:-1]
         self._live = console.is_terminal
         self._progress = Progress(
             TextColumn("  {task.fields[number]} {task.description:<10}"),
@@ -40,7 +42,7 @@ class Screen:
     def showing(self) -> Iterator[None]:
         """Draw while the job runs."""
         with self._progress:
-            for number, phase in enumerate(_PHASES, 1):
+            for number, phase in enumerate(self._shown, 1):
                 self._lines[phase] = self._progress.add_task(phase.value, total=1.0, number=number, note="")
             yield
 
@@ -50,8 +52,9 @@ class Screen:
             case Step():
                 share = event.done / event.total if event.total else 1.0
                 self._shares[event.phase][party] = (event.index - 1 + share) / event.units
-                unit = "pass" if event.phase is Phase.ALIGN else "epoch"
-                self._note(event.phase, unit, f"{unit} {event.index}/{event.units}")
+                unit = _UNITS[event.phase]
+                place = (event.done, event.total) if event.phase is Phase.COMPARE else (event.index, event.units)
+                self._note(event.phase, unit, f"{unit} {place[0]}/{place[1]}")
             case Count(name="shared"):
                 self._note(Phase.ALIGN, "shared", f"{event.value:,} shared patients")
             case Metric(name="auc", part="validation"):
@@ -68,14 +71,17 @@ class Screen:
         finished.append(party)
         self._shares[phase][party] = 1.0
         self._note(phase, "done", " ".join(f"{name} {_DONE}" for name in finished))
-        if len(finished) == len(self._parties) and not self._live:
+        if len(finished) == self._workers(phase) and not self._live:
             self._console.print(f"  {_PHASES.index(phase) + 1} {phase.value:<10} {self._text(phase)}")
 
     def _note(self, phase: Phase, name: str, text: str) -> None:
         self._notes[phase][name] = text
         if phase in self._lines:
-            share = sum(self._shares[phase].values()) / len(self._parties)
+            share = sum(self._shares[phase].values()) / self._workers(phase)
             self._progress.update(self._lines[phase], completed=min(share, 1.0), note=self._text(phase))
+
+    def _workers(self, phase: Phase) -> int:
+        return 1 if phase is Phase.COMPARE else len(self._parties)
 
     def _text(self, phase: Phase) -> str:
         return "  ".join(self._notes[phase].values())

@@ -64,7 +64,7 @@ def run_and_show(
             raise
     began = time.monotonic()
     out = Console(stderr=True, highlight=False) if json else console
-    screen = Screen(out, job)
+    screen = Screen(out, job, baselines=baselines)
     with out.status("starting Prefect"):
         prepare_prefect(homes, runs)
         from . import coordinate

@@ -47,6 +47,10 @@ CATALOGUE: dict[str, Words] = {
     "run.interrupted": Words("stopped before the end", "start the same job again: it goes on where it stopped"),
     # --- a party's home and data ------------------------------------------------------------------------------------
     "home.missing": Words("{party} has no readable party.yaml", "write one: README, 'Your own data'"),
+    "home.foreign": Words(
+        "the home of '{party}' was not made by the demo, which will not write over it",
+        "name another folder with --homes",
+    ),
     "home.invalid": Words("{party}'s party.yaml is wrong at '{field}': {problem}", "mend party.yaml"),
     "data.file_missing": Words("{party}'s data file does not exist", "check `data:` in its party.yaml"),
     "data.locked": Words(

@@ -26,6 +26,7 @@ class Phase(StrEnum):
     TRAIN = "train"
     EVALUATE = "evaluate"
     CLOSE = "close"
+    COMPARE = "compare"  # in a simulation only: what each party could do alone
 
 
 def _known_alias(value: str, info: ValidationInfo) -> str:

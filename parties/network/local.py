@@ -67,7 +67,8 @@ class SocketCarrier:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         deadline = time.monotonic() + timeout_s  # of the whole frame: a peer that takes it byte by byte is late too
         pending = [memoryview(_LENGTH.pack(sum(len(buffer) for buffer in buffers)))]
-        for buffer in map(memoryview, buffers):
+        for whole in buffers:
+            buffer = memoryview(whole)
             pending += [buffer[at : at + _PIECE_NBYTES] for at in range(0, len(buffer), _PIECE_NBYTES)]
         try:
             while pending:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from isthmus.flows.baselines import Baselines, run_baselines
 from isthmus.flows.demo import demo_job, make_homes
+from isthmus.flows.journal import Journal
 from isthmus.flows.launch import run_here
 from isthmus.parties.events import Metric
 
@@ -37,7 +38,7 @@ async def one(seed: int, folder: Path) -> tuple[float, float, Baselines]:
     journal = await run_here(job, homes, run)
     seconds = time.monotonic() - began
     auc = next(e.value for _, e in journal.of(Metric) if e.name == "auc" and e.part == "test" and e.epoch is None)
-    return auc, seconds, await run_baselines(homes, folder, run, job)
+    return auc, seconds, await run_baselines(homes, folder, run, job, Journal(run))
 
 
 def main() -> None:

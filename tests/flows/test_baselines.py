@@ -13,9 +13,11 @@ from isthmus.flows.baselines import Baselines, may_pool, run_baselines
 from isthmus.flows.contenders import _one_hot, _ordinal, compare
 from isthmus.flows.demo import demo_job, make_homes, true_persons
 from isthmus.flows.jobs import VerticalJob
+from isthmus.flows.journal import Journal
 from isthmus.flows.phases import SCORES_FILE
 from isthmus.parties.checkpoint import write_tensors
 from isthmus.parties.errors import InputError, PolicyRefusal
+from isthmus.parties.events import Progress
 from isthmus.parties.home import PartyHome
 from isthmus.parties.state import SavedAlignment, State
 from isthmus.parties.store import Store
@@ -60,10 +62,10 @@ def edit_policy(homes: Path, party: str, **changes: Any) -> None:
     file.write_text(yaml.safe_dump(content))
 
 
-def computed(homes: Path, job: VerticalJob = JOB, **options: Any) -> Baselines:
+def computed(homes: Path, job: VerticalJob = JOB, journal: Journal | None = None) -> Baselines:
     folder = homes.parent / "run"
     folder.mkdir(exist_ok=True)
-    return asyncio.run(run_baselines(homes, folder, RUN, job, **options))
+    return asyncio.run(run_baselines(homes, folder, RUN, job, journal or Journal(RUN)))
 
 
 @pytest.fixture
@@ -73,15 +75,15 @@ def homes(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Baselines, list[tuple[int, int, str]], Path]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Baselines, list[tuple[int, int]], Path]:
     """One comparison with everything in it, what it told on its way, and its folder."""
     folder = tmp_path_factory.mktemp("whole")
     make_homes(folder / "homes", patients=PATIENTS)
     rows = align_by_truth(folder / "homes", mistakes=3)
     save_scores(folder / "homes", rows, sharpness=5.0)
-    told: list[tuple[int, int, str]] = []
-    baselines = computed(folder / "homes", on_progress=lambda *said: told.append(said))
-    return baselines, told, folder
+    journal = Journal(RUN)
+    baselines = computed(folder / "homes", journal=journal)
+    return baselines, [(event.done, event.total) for _, event in journal.of(Progress)], folder
 
 
 def test_every_contender_is_judged_on_the_same_held_out_patients(whole: tuple[Baselines, Any, Any]) -> None:
@@ -116,8 +118,7 @@ def test_the_gain_is_paired_with_the_better_party_alone(whole: tuple[Baselines, 
 
 
 def test_progress_names_each_contender_in_turn(whole: tuple[Any, list[tuple[int, int, str]], Any]) -> None:
-    assert [name for _, _, name in whole[1]] == ["lab alone", "insurer alone", "insurer on all its rows", "pooled", ""]
-    assert [done for done, _, _ in whole[1]] == [0, 1, 2, 3, 4]
+    assert whole[1] == [(done, 4) for done in range(5)]
 
 
 def test_the_result_holds_numbers_and_no_row(whole: tuple[Baselines, Any, Path]) -> None:

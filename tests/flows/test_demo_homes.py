@@ -141,7 +141,7 @@ def test_a_home_that_the_demo_did_not_make_is_left_alone(tmp_path: Path) -> None
     own = tmp_path / "lab" / "party.yaml"
     own.parent.mkdir()
     own.write_text("name: lab\n")
-    with pytest.raises(InputError, match="did not make this home"):
+    with pytest.raises(InputError, match="was not made by the demo"):
         make_homes(tmp_path, patients=100)
     assert own.read_text() == "name: lab\n"
     assert [path.name for path in tmp_path.rglob("*")] == ["lab", "party.yaml"]

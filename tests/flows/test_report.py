@@ -16,6 +16,7 @@ from isthmus.flows.baselines import Baselines, Gain, Line, Linkage, Row, Score
 from isthmus.flows.demo import demo_job
 from isthmus.flows.jobs import VerticalJob
 from isthmus.flows.journal import Journal
+from isthmus.flows.launch import ALL_PHASES
 from isthmus.flows.page import page
 from isthmus.flows.report import markdown, summarise, text_table, write_report
 from isthmus.flows.runs import RunRecord
@@ -64,7 +65,7 @@ def traffic(peer: str, topic: Topic, sent: int) -> Traffic:
     return Traffic.model_validate(fields, context={"aliases": ["lab", "insurer"]})
 
 
-def always(phases: tuple[Phase, ...] = tuple(Phase)) -> list[tuple[str, PublicEvent]]:
+def always(phases: tuple[Phase, ...] = ALL_PHASES) -> list[tuple[str, PublicEvent]]:
     events: list[tuple[str, PublicEvent]] = []
     for party, peer, letter in (("insurer", "lab", "a"), ("lab", "insurer", "b")):
         events += [(party, Finished(phase=phase, seconds=SECONDS[phase])) for phase in phases]
