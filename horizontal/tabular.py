@@ -177,14 +177,20 @@ class TabularInput(nn.Module):
 
 def linear(inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:
     """A linear layer with torch's own initial distribution (He et al. 2015, a = √5), drawn from `generator`."""
-    # nn.Linear's own constructor would draw from the global generator.
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)  # type: ignore[no-untyped-call]
+    layer = _Linear(inputs, outputs, bias=bias)
     bound = 1 / math.sqrt(inputs) if inputs else 0.0
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)
         if bias:
             layer.bias.uniform_(-bound, bound, generator=generator)
     return layer
+
+
+class _Linear(nn.Linear):
+    """Is made empty: torch's own would draw from the global generator."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights to the caller."""
 
 
 def multilayer(

@@ -17,7 +17,17 @@ from ..horizontal.tabular import Encoded, TabularEncoder
 from ..parties.table import Column
 from .batches import Parts, batches, epoch_order
 from .models import ActiveModel, Bottom, ComposedNetwork, SplitPlan
-from .training import EpochReport, Learner, OnEpoch, Stopping, check_loss, check_parts, chunks, loss_of, validation_auc
+from .training import (
+    EpochReport,
+    Learner,
+    OnEpoch,
+    Stopping,
+    check_finite,
+    check_parts,
+    chunks,
+    loss_of,
+    validation_auc,
+)
 
 
 @dataclass(frozen=True)
@@ -77,11 +87,13 @@ def train_central(
         total = 0.0
         for batch in batches(epoch_order(parts.train, plan.seed, epoch), plan.batch_size):
             loss = loss_of(network(*_take(rows, active, batch)), outcome[torch.from_numpy(batch)])
+            check_finite(loss.item(), epoch)
             loss.backward()  # type: ignore[no-untyped-call]
             learner.step()
             total += loss.item() * len(batch)
-        check_loss(total, epoch)
-        stopping.note(total / len(parts.train), validation_auc(label, parts, model.logits(parts.validation)))
+        logits = model.logits(parts.validation)
+        check_finite(logits, epoch)
+        stopping.note(total / len(parts.train), validation_auc(label, parts, logits))
         if stopping.is_best:
             learner.keep_best()
         if on_epoch is not None:

@@ -27,8 +27,8 @@ With staleness 0 and float32, this is the same computation as `central.train_cen
 before it sends anything of the next epoch. So at any moment no party is more than one epoch ahead of another, and as
 each keeps its last two, there is always a step that all have.
 
-**Papers**: Gupta and Raskar, "Distributed learning of deep neural network over multiple agents", 2018; Vepakomma et al.,
-"Split learning for health", 2018; Ceballos et al., "SplitNN-driven vertical partitioning", 2020.
+**Papers**: Gupta and Raskar, "Distributed learning of deep neural network over multiple agents", 2018; Vepakomma et
+al., "Split learning for health", 2018; Ceballos et al., "SplitNN-driven vertical partitioning", 2020.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from .training import (
     Learner,
     OnEpoch,
     Stopping,
-    check_loss,
+    check_finite,
     check_parts,
     chunks,
     loss_of,
@@ -138,8 +138,8 @@ def train_active(
     while epoch < plan.epochs and not stopping.stop:
         epoch += 1
         loss = _active_epoch(channels, learner, model, rows, outcome, plan, parts, epoch, tell)
-        check_loss(loss, epoch)
         logits = _joint_logits(channels, Topic.TRAIN, model, rows, parts.validation, plan)
+        check_finite(logits, epoch)
         stopping.note(loss, validation_auc(label, parts, logits))
         if stopping.is_best:
             learner.keep_best()
@@ -183,12 +183,9 @@ def train_passive(
     while not stop:
         epoch += 1
         _passive_epoch(channel, learner, model, rows, plan, parts, epoch, tell)
-        _send_cuts(channel, Topic.TRAIN, model, rows, parts.validation)
-        verdict = channel.receive(Topic.TRAIN, Step.EPOCH).fields
-        if set(verdict) != {"epoch", "best", "stop"} or verdict["epoch"] != epoch:
-            raise channel.refuse(Topic.TRAIN, "the end of another epoch was due")
-        stop = bool(verdict["stop"])
-        if verdict["best"]:
+        _send_cuts(channel, Topic.TRAIN, model, rows, parts.validation, epoch)
+        best, stop = _verdict(channel, plan, epoch)
+        if best:
             learner.keep_best()
         checkpoints.save(epoch, learner.arrays(), identity.meta(stop=stop))
         tell.ended(epoch, None)
@@ -204,7 +201,7 @@ def score_active(channels: Mapping[str, Channel], part: ActivePart, rows: NDArra
 
 def score_passive(channel: Channel, part: PassivePart, rows: NDArray[np.int64]) -> None:
     """Send the cut layer of rows of the alignment."""
-    _send_cuts(channel, Topic.EVALUATE, part.model, part.rows, rows)
+    _send_cuts(channel, Topic.EVALUATE, part.model, part.rows, rows, None)
 
 
 # --- setup -----------------------------------------------------------------------------------------------------------
@@ -250,7 +247,7 @@ def _begin_active(
     common = set(identity.steps(checkpoints))
     for channel in channels.values():
         steps = channel.receive(Topic.SETUP, Step.READY).fields.get("steps")
-        if not isinstance(steps, list):
+        if not isinstance(steps, list) or not all(type(step) is int for step in steps):
             raise channel.refuse(Topic.SETUP, "no list of steps")
         common &= set(steps)
     step = max(common, default=0)
@@ -270,7 +267,7 @@ def _begin_passive(
     steps = identity.steps(checkpoints)
     channel.send(Topic.SETUP, Step.READY, {"steps": steps})
     step = channel.receive(Topic.SETUP, Step.RESUME).fields.get("step")
-    if step != 0 and step not in steps:
+    if type(step) is not int or step not in [0, *steps]:
         raise channel.refuse(Topic.SETUP, "a step that was not offered")
     checkpoints.drop_after(step)
     return int(step)
@@ -299,12 +296,16 @@ def _active_epoch(
         own = model.own_cut(rows[index])  # while the passive parties are at theirs
         cuts = [_received_cut(channel, Topic.TRAIN, len(batch), plan).requires_grad_() for channel in channels.values()]
         loss = loss_of(model.top(own + cuts), label[index])
+        value = loss.item()
+        check_finite(value, epoch)
         loss.backward()  # type: ignore[no-untyped-call]
         for channel, cut in zip(channels.values(), cuts, strict=True):
             assert cut.grad is not None
-            channel.send(Topic.TRAIN, Step.BACKWARD, arrays={"gradient": cut.grad.numpy()})
+            gradient = cut.grad.numpy()
+            check_finite(gradient, epoch)
+            channel.send(Topic.TRAIN, Step.BACKWARD, arrays={"gradient": gradient})
         learner.step()  # while the passive parties step theirs
-        total += loss.item() * len(batch)
+        total += value * len(batch)
         tell.batch(epoch, number)
     return total / len(order)
 
@@ -323,7 +324,7 @@ def _passive_epoch(
     order = epoch_order(parts.train, plan.seed, epoch)
     for number, batch in enumerate(batches(order, plan.batch_size), 1):
         cut = model(rows[torch.from_numpy(batch)])
-        channel.send(Topic.TRAIN, Step.FORWARD, arrays={"cut": cut.detach().numpy()})
+        _send_cut(channel, Topic.TRAIN, cut.detach(), epoch)
         message = channel.receive(Topic.TRAIN, Step.BACKWARD)
         cut.backward(_checked(channel, message, "gradient", len(batch), plan))
         learner.step()
@@ -348,11 +349,34 @@ def _joint_logits(
     return np.concatenate(logits) if logits else np.zeros(0, np.float32)
 
 
-def _send_cuts(channel: Channel, topic: Topic, model: Bottom, rows: Encoded, chosen: NDArray[np.int64]) -> None:
+def _verdict(channel: Channel, plan: SplitPlan, epoch: int) -> tuple[bool, bool]:
+    """EPOCH at k: whether this epoch is the best so far, and whether to stop."""
+    message = channel.receive(Topic.TRAIN, Step.EPOCH)
+    fields = message.fields
+    best, stop = fields.get("best"), fields.get("stop")
+    if message.arrays or fields != {"epoch": epoch, "best": best, "stop": stop}:
+        raise channel.refuse(Topic.TRAIN, f"the end of epoch {epoch} was due")
+    if type(best) is not bool or type(stop) is not bool:
+        raise channel.refuse(Topic.TRAIN, "a verdict is yes or no")
+    if (epoch == 1 and not best) or (epoch == plan.epochs and not stop):
+        raise channel.refuse(Topic.TRAIN, "the first epoch is the best so far, and none comes after the job's last")
+    return best, stop
+
+
+def _send_cuts(
+    channel: Channel, topic: Topic, model: Bottom, rows: Encoded, chosen: NDArray[np.int64], epoch: int | None
+) -> None:
     model.eval()
     with torch.no_grad():
         for chunk in chunks(chosen):
-            channel.send(topic, Step.FORWARD, arrays={"cut": model(rows[torch.from_numpy(chunk)]).numpy()})
+            _send_cut(channel, topic, model(rows[torch.from_numpy(chunk)]), epoch)
+
+
+def _send_cut(channel: Channel, topic: Topic, cut: Tensor, epoch: int | None) -> None:
+    values = cut.numpy()
+    if epoch is not None:
+        check_finite(values, epoch)
+    channel.send(topic, Step.FORWARD, arrays={"cut": values})
 
 
 def _received_cut(channel: Channel, topic: Topic, count: int, plan: SplitPlan) -> Tensor:
@@ -362,7 +386,9 @@ def _received_cut(channel: Channel, topic: Topic, count: int, plan: SplitPlan) -
 def _checked(channel: Channel, message: Message, name: str, count: int, plan: SplitPlan) -> Tensor:
     """The only array of a message, which must be float32 (count, cut width); NaN was refused when it was decoded."""
     array = message.arrays.get(name)
-    if array is None or array.dtype != np.float32 or array.shape != (count, plan.cut_width) or message.fields:
+    if array is None or len(message.arrays) > 1 or message.fields:
+        raise channel.refuse(message.topic, f"{name} and nothing else was due")
+    if array.dtype != np.float32 or array.shape != (count, plan.cut_width):
         raise channel.refuse(message.topic, f"{name} is not float32 ({count}, {plan.cut_width})")
     return torch.from_numpy(array)
 

@@ -127,9 +127,9 @@ def loss_of(logits: Tensor, label: Tensor) -> Tensor:
     return binary_cross_entropy_with_logits(logits, label)
 
 
-def check_loss(loss: float, epoch: int) -> None:
+def check_finite(values: NDArray[np.float32] | float, epoch: int) -> None:
     """Raise `InputError` ``train.diverged`` when training has run away."""
-    if not np.isfinite(loss):
+    if not np.isfinite(values).all():
         raise InputError("train.diverged", epoch=epoch)
 
 
