@@ -58,7 +58,7 @@ class Encoded:
     codes: Tensor
 
     def __getitem__(self, rows: Tensor) -> Encoded:
-        return Encoded(self.dense[rows], self.codes[rows])
+        return Encoded(self.dense.index_select(0, rows), self.codes.index_select(0, rows))
 
     def __len__(self) -> int:
         return len(self.dense)
@@ -155,7 +155,7 @@ class PrivateDropout(nn.Module):
         if not self.training or self.rate == 0.0:
             return values
         kept = torch.rand(values.shape, generator=self.generator) >= self.rate
-        return values * kept / (1.0 - self.rate)
+        return values * kept.to(values.dtype).div_(1.0 - self.rate)
 
 
 class TabularInput(nn.Module):

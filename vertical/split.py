@@ -294,8 +294,9 @@ def _active_epoch(
     for number, batch in enumerate(batches(order, plan.batch_size), 1):
         index = torch.from_numpy(batch)
         own = model.own_cut(rows[index])  # while the passive parties are at theirs
+        leaves = [cut.detach().requires_grad_() for cut in own]
         cuts = [_received_cut(channel, Topic.TRAIN, len(batch), plan).requires_grad_() for channel in channels.values()]
-        loss = loss_of(model.top(own + cuts), label[index])
+        loss = loss_of(model.top(leaves + cuts), label[index])
         value = loss.item()
         check_finite(value, epoch)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -304,7 +305,9 @@ def _active_epoch(
             gradient = cut.grad.numpy()
             check_finite(gradient, epoch)
             channel.send(Topic.TRAIN, Step.BACKWARD, arrays={"gradient": gradient})
-        learner.step()  # while the passive parties step theirs
+        for cut, leaf in zip(own, leaves, strict=True):  # from here on while the passive parties step theirs
+            cut.backward(leaf.grad)  # type: ignore[no-untyped-call]
+        learner.step()
         total += value * len(batch)
         tell.batch(epoch, number)
     return total / len(order)

@@ -74,7 +74,7 @@ class Learner:
         self.module = module
         self._parameters = list(module.parameters())
         self._adam = (
-            torch.optim.Adam(self._parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay)
+            torch.optim.Adam(self._parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True)
             if self._parameters
             else None
         )
