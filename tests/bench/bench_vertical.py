@@ -4,6 +4,7 @@
   progress events and checkpoints, one torch thread each.
 - **plain**: the loop that anyone would write: both parties' columns in one process with one thread, `nn.Sequential`,
   `torch.cat`, `BCEWithLogitsLoss`, Adam with its defaults; the same widths and dropout.
+- **plain, fused**: the same with `Adam(fused=True)`, as ours has it. What is left of the gain then is the protocol's.
 
 Both judge the validation rows once an epoch, and both are timed from the end of the first epoch to the end of the last.
 Two processes can be at most twice as fast as one, where they really have a processor each. Ours and plain take turns,
@@ -42,7 +43,7 @@ from isthmus.vertical import EpochReport, SplitPlan, split_rows, train_active, t
 
 QUICK = os.environ.get("QUICK", "") not in ("", "0")
 ROWS = 12_000 if QUICK else 40_000
-EPOCHS = {32: 2, 256: 6, 1024: 10} if QUICK else {32: 4, 256: 14, 1024: 24}  # measured; one more comes before
+EPOCHS = {32: 1, 256: 4, 1024: 7} if QUICK else {32: 4, 256: 14, 1024: 24}  # measured; one more comes before
 COLUMNS, BOTTOM, TOP, DROPOUT = 20, (64, 32), (32,), 0.1
 REPETITIONS = 3
 BUDGET_S = 40.0  # of QUICK: no repetition begins that would end later
@@ -152,7 +153,7 @@ class Parties:
             process.communicate(timeout=60)
 
 
-def plain(batch: int) -> float:
+def plain(batch: int, *, fused: bool) -> float:
     """Rows a second of the plain loop."""
     torch.manual_seed(0)
     chosen = plan(batch)
@@ -171,7 +172,7 @@ def plain(batch: int) -> float:
     first, second = bottom(), bottom()
     top = nn.Sequential(nn.Linear(2 * BOTTOM[1], TOP[0]), nn.ReLU(), nn.Dropout(DROPOUT), nn.Linear(TOP[0], 1))
     network = nn.ModuleList([first, second, top])
-    adam, loss_of = torch.optim.Adam(network.parameters()), nn.BCEWithLogitsLoss()
+    adam, loss_of = torch.optim.Adam(network.parameters(), fused=fused or None), nn.BCEWithLogitsLoss()
     ends = []
     for _ in range(chosen.epochs):
         network.train()
@@ -215,21 +216,25 @@ def main() -> None:
                 if repetition and start + longest > until:
                     break
                 for batch, found in raw.items():
-                    base = plain(batch)
-                    found.append({**parties.train(batch), "plain": base})
+                    base = {"plain": plain(batch, fused=False), "plain_fused": plain(batch, fused=True)}
+                    found.append({**parties.train(batch), **base})
                 longest = max(longest, time.monotonic() - start)
         finally:
             parties.stop()
-    print(f"{'batch':>6}{'isthmus rows/s':>28}{'plain rows/s':>28}{'ours / plain':>22}{'bytes a row':>13}  repetitions")
+    print(
+        f"{'batch':>6}{'isthmus rows/s':>28}{'plain rows/s':>28}{'ours / plain':>20}{'ours / plain, fused':>21}"
+        f"{'bytes a row':>13}  repetitions"
+    )
     result: dict[str, Any] = {"benchmark": "vertical", "quick": QUICK, "rows": ROWS}
     for batch, found in raw.items():
-        ours, base = [one["rows_a_second"] for one in found], [one["plain"] for one in found]
-        ratios = [one / other for one, other in zip(ours, base, strict=True)]
+        ours, base, fused = ([one[name] for one in found] for name in ("rows_a_second", "plain", "plain_fused"))
+        ratios, fused_ratios = ([x / y for x, y in zip(ours, other, strict=True)] for other in (base, fused))
         print(
-            f"{batch:>6}{spread(ours, 0):>28}{spread(base, 0):>28}{spread(ratios, 2):>22}"
+            f"{batch:>6}{spread(ours, 0):>28}{spread(base, 0):>28}{spread(ratios, 2):>20}{spread(fused_ratios, 2):>21}"
             f"{found[0]['sent_a_row']:>13.1f}  {len(found)}"
         )
         result[f"b{batch}_s0"] = round(statistics.median(ours) / statistics.median(base), 4)
+        result[f"b{batch}_s0_fused"] = round(statistics.median(ours) / statistics.median(fused), 4)
     result["repetitions"] = len(next(iter(raw.values())))
     result["raw"] = {str(batch): found for batch, found in raw.items()}
     print("\nours / plain: higher is better; its range is that of single repetitions.")
