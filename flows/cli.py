@@ -27,6 +27,7 @@ app = App(
     help="Federated learning between organisations that may not show each other their rows.",
     help_epilogue="Start with `isthmus demo`. Every command has an example: `isthmus run --help`.",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # `main` says what to do next
 )
 audit = App(name="audit", help="What left a party: its ledger.")
 app.command(audit)

@@ -6,10 +6,10 @@ are made from a code and the job's own names. Anything else is written to the co
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -27,7 +27,7 @@ _VAULT: ContextVar[Vault] = ContextVar("isthmus_vault")
 _log = logging.getLogger("isthmus.coordinator")
 
 
-def sealed(body: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+def sealed(body: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
     """Let out only public errors, raised afresh, so that no cause and no context travels with them."""
 
     @wraps(body)

@@ -7,7 +7,10 @@ import json as json_module
 import os
 import sys
 import time
-from collections.abc import Sequence
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,13 +68,15 @@ def run_and_show(
     began = time.monotonic()
     out = Console(stderr=True, highlight=False) if json else console
     screen = Screen(out, job, baselines=baselines)
-    with out.status("starting Prefect"):
-        prepare_prefect(homes, runs)
-        from . import coordinate
-        from .report import text_table
-    coordinate.LISTENERS.set((screen,))
-    with screen.showing():
-        model = asyncio.run(_reached(coordinate, job, fresh=fresh, baselines=baselines))
+    prepare_prefect(homes, runs)
+    with ExitStack() as stack:
+        with out.status("starting Prefect"):
+            stack.enter_context(_reachable_server())
+            from . import coordinate
+            from .report import text_table
+        coordinate.LISTENERS.set((screen,))
+        with screen.showing():
+            model = asyncio.run(coordinate.vertical(job, fresh=fresh, baselines=baselines))
     folder = runs / model.run
     if json:
         sys.stdout.write(json_module.dumps(model.summary) + "\n")
@@ -82,15 +87,25 @@ def run_and_show(
         out.print(line, soft_wrap=True)
 
 
-async def _reached(coordinate: Any, job: VerticalJob, *, fresh: bool, baselines: bool) -> Any:
-    """Run the flow, once it is known that a Prefect server answers."""
-    from prefect.client.orchestration import get_client
+@contextmanager
+def _reachable_server() -> Iterator[None]:
+    """The Prefect server that is configured, if it answers; without one, one of our own."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    if os.environ.get("PREFECT_API_URL"):
-        async with get_client() as client:
-            if await client.api_healthcheck() is not None:
-                raise InputError("prefect.unreachable")
-    return await coordinate.vertical(job, fresh=fresh, baselines=baselines)
+    if url := PREFECT_API_URL.value():
+        try:
+            with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=10):  # noqa: S310  (the user's setting)
+                pass
+        except urllib.error.HTTPError:  # it answers: what it lacks (a login, say) Prefect itself tells
+            pass
+        except (OSError, ValueError) as failure:
+            raise InputError("prefect.unreachable", detail=str(failure)) from failure
+        yield
+        return
+    from .embedded import embedded_server
+
+    with embedded_server() as url, temporary_settings(updates={PREFECT_API_URL: url}):
+        yield
 
 
 def _closing_lines(

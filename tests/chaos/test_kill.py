@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from isthmus.flows.launch import ALIGN_PHASES
 from isthmus.parties.checkpoint import read_tensors
 from isthmus.parties.home import PartyHome
 from isthmus.parties.ledger import Ledger
@@ -75,15 +78,18 @@ def long_world(world: Any) -> Any:
     world.job["training"] |= {"epochs": EPOCHS, "patience": EPOCHS, "batch_size": 4}
     for name in ("insurer", "lab"):
         world.edit_party(name, lambda content: content["policy"].update(max_epochs=EPOCHS))
+    # Every alignment has fresh keys, and so an order of its own: both runs start from the same one.
+    job = world.load_job()
+    world.run(f"{job.name}-{job.digest()[:8]}-1", phases=ALIGN_PHASES)
     return world
 
 
 @pytest.fixture
 def uninterrupted(tmp_path: Path, long_world: Any) -> Any:
-    twin = type(long_world)(tmp_path / "twin")
-    twin.job = long_world.job
-    for name in ("insurer", "lab"):
-        twin.write_party(name, long_world.party(name))
+    twin = copy.copy(long_world)
+    twin.folder = tmp_path / "twin"
+    twin.homes, twin.runs = twin.folder / "homes", twin.folder / "runs"
+    shutil.copytree(long_world.homes, twin.homes)
     process = _start(twin)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
