@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.raiseExceptions = False  # a full disk must not hide the error that says so
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    os.umask(0o077)  # state, models and checkpoints are the owner's alone
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the flow's to handle; it closes the pipe
     torch.set_num_threads(1)  # several vaults share a machine; and one thread adds up in one order
     control = socket.socket(fileno=options.control)

@@ -24,6 +24,8 @@ from .errors import InputError
 from .home import PartyHome
 from .table import Column, ColumnKind, Identifier
 
+# A vault fetches nothing from the network by itself: an extension (PostgreSQL, say) is installed by the engineer.
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false"}
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN")
 _TEXTS = ("VARCHAR", "ENUM")
 _WORKING_DIRECTORY = threading.Lock()
@@ -205,7 +207,7 @@ class Store:
         # path would prefer a file of the same name where the process happens to run.
         with _WORKING_DIRECTORY, contextlib.chdir(self._home.folder):
             with self._opening("data.file_invalid"):
-                connection = duckdb.connect(path, read_only=True) if path else duckdb.connect()
+                connection = duckdb.connect(path or ":memory:", read_only=path is not None, config=_CONFIG)
             try:
                 for alias, source in self._home.config.attach.items():
                     with self._opening("data.sql"):
