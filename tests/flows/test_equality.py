@@ -86,7 +86,7 @@ def test_a_job_of_two_parties_is_central_training_bit_for_bit(world: Any):
 
 
 def test_a_job_of_three_parties_that_stopped_early_is_central_training_bit_for_bit(world_of_three: Any):
-    long_training(world_of_three, epochs=50, patience=16, batch_size=8, weight_decay=0.01)
+    long_training(world_of_three, epochs=50, patience=11, batch_size=8, weight_decay=0.01)
     # Different seeds at different parties, and no columns at the active one.
     for seed, party in enumerate(("insurer", "lab", "clinic"), 21):
         world_of_three.edit_party(party, lambda content, seed=seed: content.update(seed=seed))
