@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import shutil
@@ -106,7 +107,8 @@ def _the_flow(world: Any, flow: subprocess.Popen[str]) -> None:
 
 def _everything(world: Any, flow: subprocess.Popen[str]) -> None:
     for pid in [flow.pid, *_vaults(world)]:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # a vault that noticed was faster
+            os.kill(pid, signal.SIGKILL)
 
 
 def _ctrl_c(world: Any, flow: subprocess.Popen[str]) -> None:
