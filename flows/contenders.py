@@ -39,7 +39,7 @@ from ..vertical import Parts, split_rows, train_central
 from .baselines import Baselines, Gain, Line, Linkage, Row, Score, Told
 from .demo import true_persons
 from .jobs import VerticalJob
-from .phases import SCORES_FILE, plan_of
+from .learning import SCORES_FILE, plan_of
 
 PENALTIES = (0.01, 0.1, 1.0)  # scikit-learn's C
 LEAVES, ROUNDS, RATE = (4, 8, 16), 200, 0.05

@@ -14,55 +14,40 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..horizontal import metrics
-from ..parties.checkpoint import Checkpoints, write_tensors
+from ..parties.checkpoint import Checkpoints
 from ..parties.errors import InputError, PolicyRefusal
-from ..parties.events import Count, CountName, Curve, Fingerprint, Metric, Phase, Progress, Resumed, Traffic
+from ..parties.events import Count, CountName, Fingerprint, Phase, Progress, Resumed, Traffic
 from ..parties.home import PartyHome
 from ..parties.ledger import Ledger
 from ..parties.network.channel import Channel
 from ..parties.network.message import Step, Topic
 from ..parties.state import Run, SavedAlignment, State
 from ..parties.store import Store
-from ..parties.table import Column, Identifier
+from ..parties.table import Identifier
 from ..psi import Alignment, align_active, align_passive, unreadable_dates
-from ..vertical import (
-    ActivePart,
-    EpochReport,
-    PassivePart,
-    SplitPlan,
-    score_active,
-    score_passive,
-    split_rows,
-    train_active,
-    train_passive,
-)
-from .jobs import PROTOCOL_VERSION, LogisticModel, VerticalJob
+from .jobs import PROTOCOL_VERSION, VerticalJob
 from .publisher import Publisher
 
-SCORES_FILE = "scores.safetensors"
+if TYPE_CHECKING:
+    from .learning import Learning
+
 _log = logging.getLogger("isthmus.vault")
 
 
-def plan_of(job: VerticalJob) -> SplitPlan:
-    """The split training that a job asks for."""
-    training = job.training.model_dump()
-    if isinstance(job.model, LogisticModel):
-        return SplitPlan(kind="logistic", **training)
-    return SplitPlan(
-        kind="network",
-        bottom=job.model.bottom,
-        top=job.model.top,
-        merge=job.model.merge,
-        dropout=job.model.dropout,
-        **training,
-    )
+@dataclass(frozen=True)
+class Aligned:
+    """What alignment leaves for training: the rows, by their ids in the shared order, and the columns granted."""
+
+    store: Store
+    columns: tuple[str, ...]
+    row_ids: NDArray[Any]
+    digest: str
 
 
 class VerticalPhases:
@@ -84,8 +69,7 @@ class VerticalPhases:
         self._run: Run | None = None
         self._row_ids: Sequence[str] = ()
         self._alignment_digest = ""
-        self._part: ActivePart | PassivePart | None = None
-        self._label: np.ndarray[Any, np.dtype[np.float32]] | None = None
+        self._learning: Learning | None = None
         self._evaluated = False
 
     # --- agree -------------------------------------------------------------------------------------------------------
@@ -204,89 +188,22 @@ class VerticalPhases:
     def _identifier_names(self) -> list[str]:
         return list(dict.fromkeys(name for key in self._job.align.passes for name in key))
 
-    # --- train -------------------------------------------------------------------------------------------------------
+    # --- train, evaluate ---------------------------------------------------------------------------------------------
 
     def train(self) -> None:
-        """Train the split model and save this party's part of it."""
+        """Train on the shared patients."""
+        from .learning import Learning  # with torch, which what comes before does not wait for
+
         assert self._run is not None
-        row_ids = np.array(self._row_ids, dtype=object)
-        columns = self._store.columns(self._columns, row_ids)
-        if self._mine.label is not None:
-            self._label = self._store.label(self._mine.label, row_ids)
-        data_digest = _digest_of(columns, self._label)
-        if data_digest != self._run.data_digest:
-            self._checkpoints.clear()  # what was learnt from other rows is no beginning
-        self._state.note_data(self._run_name, sql_digest=self._store.sql_digest, data_digest=data_digest)
-        options: dict[str, Any] = {
-            "party": self._me,
-            "job_digest": self._digest,
-            "alignment_digest": self._alignment_digest,
-            "private_seed": self._run.private_seed,
-            "checkpoints": self._checkpoints,
-            "on_epoch": self._train_progress,
-        }
-        plan = plan_of(self._job)
-        if self._label is not None:
-            self._part = train_active(self._channels, columns, self._label, plan, **options)
-        else:
-            (channel,) = self._channels.values()
-            self._part = train_passive(channel, columns, plan, **options)
-        path = self._home.model_folder(self._run_name) / "part.safetensors"
-        self._part.save(path)
-        self._tell(Fingerprint(name="model", value=hashlib.sha256(path.read_bytes()).hexdigest()))
-
-    def _train_progress(self, report: EpochReport) -> None:
-        if report.resumed_from is not None:
-            self._tell(Resumed(phase=Phase.TRAIN, epoch=report.resumed_from))
-        self._tell(
-            Progress(
-                phase=Phase.TRAIN, index=report.epoch, units=report.epochs, done=report.batch, total=report.batches
-            )
-        )
-        if report.batch < report.batches:
-            return
-        if report.loss is not None:
-            self._tell(Metric(name="log_loss", part="train", value=report.loss, epoch=report.epoch))
-        if report.validation_auc is not None:
-            self._tell(Metric(name="auc", part="validation", value=report.validation_auc, epoch=report.epoch))
-
-    # --- evaluate ----------------------------------------------------------------------------------------------------
+        aligned = Aligned(self._store, self._columns, np.array(self._row_ids, dtype=object), self._alignment_digest)
+        self._learning = Learning(self._home, self._job, self._run, self._channels, self._tell, aligned)
+        self._learning.train()
 
     def evaluate(self) -> None:
-        """Score the held-out patients together; the active party judges, and keeps the scores at home."""
-        assert self._part is not None
-        training = self._job.training
-        parts = split_rows(
-            len(self._row_ids), training.validation_share, training.test_share, training.seed, self._alignment_digest
-        )
-        self._tell(Count(name="train_rows", value=len(parts.train)))
-        self._tell(Count(name="validation_rows", value=len(parts.validation)))
-        self._tell(Count(name="test_rows", value=len(parts.test)))
-        if isinstance(self._part, PassivePart):
-            (channel,) = self._channels.values()
-            score_passive(channel, self._part, parts.test)
-        else:
-            assert self._label is not None
-            scores = score_active(self._channels, self._part, parts.test)
-            label = self._label[parts.test]
-            write_tensors(
-                self._scores_file,
-                {"rows": parts.test, "label": label, "score": scores},
-                {"run": self._run_name},
-                party=self._me,
-            )
-            for metric in metrics.binary_metrics(label, scores):
-                self._tell(Metric(part="test", **metric._asdict()))
-            self._tell(Metric(name="best_epoch", part="validation", value=self._part.best_epoch))
-            x, y = metrics.roc_curve(label, scores)
-            self._tell(Curve(name="roc", part="test", x=tuple(x.tolist()), y=tuple(y.tolist())))
-            x, y = metrics.calibration_curve(label, scores)
-            self._tell(Curve(name="calibration", part="test", x=tuple(x.tolist()), y=tuple(y.tolist())))
+        """Score the held-out patients together."""
+        assert self._learning is not None
+        self._learning.evaluate()
         self._evaluated = True
-
-    @property
-    def _scores_file(self) -> Path:
-        return self._home.run_folder(self._run_name) / SCORES_FILE
 
     # --- close -------------------------------------------------------------------------------------------------------
 
@@ -302,18 +219,7 @@ class VerticalPhases:
             self._checkpoints.clear()
 
 
-def _digest_of(columns: Sequence[Column], label: np.ndarray[Any, Any] | None) -> str:
-    """SHA-256 over the values that a party trains on."""
-    digest = hashlib.sha256()
-    for column in columns:
-        digest.update(f"{column.name}\n{column.kind}\n".encode())
-        values = column.values
-        digest.update(repr(values.tolist()).encode() if values.dtype == object else values.tobytes())
-    digest.update(b"" if label is None else label.tobytes())
-    return digest.hexdigest()
-
-
-def _digest_of_identifiers(row_ids: np.ndarray[Any, Any], identifiers: Mapping[str, Identifier]) -> str:
+def _digest_of_identifiers(row_ids: NDArray[Any], identifiers: Mapping[str, Identifier]) -> str:
     """SHA-256 over what an alignment is made from; it stays at the party."""
     digest = hashlib.sha256(repr(row_ids.tolist()).encode())
     for name, identifier in sorted(identifiers.items()):

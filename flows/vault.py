@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..parties.errors import InternalError, IsthmusError
@@ -67,7 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     os.umask(0o077)  # state, models and checkpoints are the owner's alone
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the flow's to handle; it closes the pipe
-    torch.set_num_threads(1)  # several vaults share a machine; and one thread adds up in one order
     control = socket.socket(fileno=options.control)
     commands: queue.Queue[bytes] = queue.Queue()
     threading.Thread(target=_listen, args=(control, commands), daemon=True).start()

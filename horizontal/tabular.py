@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..parties.table import Column
 
+_TWISTER_WORDS, _TWISTER_OFFSET = 624, 24  # within the state of a CPU generator
 MAX_ONE_HOT = 16  # categories with more levels are embedded
 
 
@@ -138,9 +139,18 @@ class TabularEncoder:
 
 
 def private_generator(seed: int, purpose: str) -> torch.Generator:
-    """A generator of one party's own randomness, apart for each purpose."""
-    digest = hashlib.sha256(f"isthmus {purpose} {seed}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    """A generator of one party's own randomness, apart for each purpose.
+
+    `manual_seed` keeps 32 bits of a seed, and 2³² initial weights can be tried by whoever sees a cut layer. So the
+    whole state of the Mersenne twister is filled instead.
+    """
+    words = hashlib.shake_256(f"isthmus {purpose} {seed}".encode()).digest(4 * _TWISTER_WORDS)
+    generator = torch.Generator().manual_seed(0)
+    state = generator.get_state()
+    wide = torch.from_numpy(np.frombuffer(words, dtype="<u4").astype("<u8").view(np.uint8))
+    state[_TWISTER_OFFSET : _TWISTER_OFFSET + len(wide)] = wide
+    generator.set_state(state)
+    return generator
 
 
 class PrivateDropout(nn.Module):

@@ -101,7 +101,7 @@ class State:
             if known and goes_on:
                 seed, data_digest = int(known[3]), known[4]
             else:
-                seed, data_digest = secrets.randbits(63) if fixed_seed is None else fixed_seed, None
+                seed, data_digest = secrets.randbits(128) if fixed_seed is None else fixed_seed, None
                 connection.execute("DELETE FROM alignments WHERE run = ?", [run])
             connection.execute(
                 "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, 'unfinished', ?, NULL, ?, current_localtimestamp())",

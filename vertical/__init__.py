@@ -1,8 +1,8 @@
 """Same patients, other columns: one model split between the parties.
 
-`models` holds the parts, `split` is the protocol between the active party and the passive ones, `central` the same
-network in one process, `batches` the orders that all parties derive for themselves, `training` what split and central
-have in common.
+`models` holds what a job can name, `parts` what a party keeps; `split` is the protocol between the active party and
+the passive ones and `setup` its beginning, `central` the same network in one process; `batches` are orders that all
+parties derive for themselves, `training` is what split and central have in common.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 from .batches import Parts, split_rows
 from .central import CentralModel, train_central
 from .models import SplitPlan
-from .split import ActivePart, PassivePart, score_active, score_passive, train_active, train_passive
+from .parts import ActivePart, PassivePart
+from .split import score_active, score_passive, train_active, train_passive
 from .training import EpochReport
 
 __all__ = [

@@ -33,11 +33,7 @@ al., "Split learning for health", 2018; Ceballos et al., "SplitNN-driven vertica
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -45,13 +41,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..horizontal.tabular import Encoded, TabularEncoder
-from ..parties.checkpoint import Checkpoints, write_tensors
-from ..parties.errors import InputError
+from ..parties.checkpoint import Checkpoints
 from ..parties.network.channel import Channel
 from ..parties.network.message import Message, Step, Topic
 from ..parties.table import Column
 from .batches import Parts, batches, epoch_order, split_rows
 from .models import ActiveModel, Bottom, SplitPlan
+from .parts import ActivePart, PassivePart
+from .setup import Identity, begin_active, begin_passive
 from .training import (
     EpochReport,
     Learner,
@@ -63,42 +60,6 @@ from .training import (
     loss_of,
     validation_auc,
 )
-
-
-@dataclass(frozen=True)
-class _Part:
-    plan: SplitPlan
-    party: str
-    encoder: TabularEncoder
-    rows: Encoded
-
-    def _save(self, path: Path, module: torch.nn.Module) -> None:
-        arrays = {name: value.detach().numpy() for name, value in module.state_dict().items()}
-        meta = {"party": self.party, "plan": asdict(self.plan), "encoder": self.encoder.to_dict()}
-        write_tensors(path, arrays, meta, party=self.party)
-
-
-@dataclass(frozen=True)
-class ActivePart(_Part):
-    """The active party's part of a trained model, and its encoded rows in the shared order."""
-
-    model: ActiveModel
-    best_epoch: int
-
-    def save(self, path: Path) -> None:
-        """Write weights and encoder to a safetensors file, which stays at the party."""
-        self._save(path, self.model)
-
-
-@dataclass(frozen=True)
-class PassivePart(_Part):
-    """A passive party's part of a trained model, and its encoded rows in the shared order."""
-
-    model: Bottom
-
-    def save(self, path: Path) -> None:
-        """Write weights and encoder to a safetensors file, which stays at the party."""
-        self._save(path, self.model)
 
 
 def train_active(
@@ -126,8 +87,8 @@ def train_active(
     rows = encoder.transform(columns, count)
     model = ActiveModel(plan, encoder, len(channels), private_seed)
     learner, stopping = Learner(model, plan), Stopping(plan.patience)
-    identity = _Identity(job_digest, alignment_digest)
-    epoch = _begin_active(channels, plan, parts, count, identity, checkpoints)
+    identity = Identity(job_digest, alignment_digest)
+    epoch = begin_active(channels, plan, parts, count, identity, checkpoints)
     if epoch:
         arrays, meta = checkpoints.load(epoch)
         learner.load(arrays)
@@ -171,8 +132,8 @@ def train_passive(
     rows = encoder.transform(columns, count)
     model = Bottom(plan, encoder, private_seed, bias=False)
     learner = Learner(model, plan)
-    identity = _Identity(job_digest, alignment_digest)
-    epoch = _begin_passive(channel, plan, parts, count, identity, checkpoints)
+    identity = Identity(job_digest, alignment_digest)
+    epoch = begin_passive(channel, plan, parts, count, identity, checkpoints)
     stop = False
     if epoch:
         arrays, meta = checkpoints.load(epoch)
@@ -202,75 +163,6 @@ def score_active(channels: Mapping[str, Channel], part: ActivePart, rows: NDArra
 def score_passive(channel: Channel, part: PassivePart, rows: NDArray[np.int64]) -> None:
     """Send the cut layer of rows of the alignment."""
     _send_cuts(channel, Topic.EVALUATE, part.model, part.rows, rows, None)
-
-
-# --- setup -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Identity:
-    """What a checkpoint belongs to."""
-
-    job: str
-    alignment: str
-
-    def meta(self, **more: Any) -> dict[str, Any]:
-        return {"job": self.job, "alignment": self.alignment, **more}
-
-    def steps(self, checkpoints: Checkpoints) -> list[int]:
-        """The steps that were saved for this job and this alignment."""
-        wanted = self.meta()
-        return [step for step in checkpoints.steps() if wanted.items() <= checkpoints.load(step)[1].items()]
-
-
-def _setup(plan: SplitPlan, parts: Parts, count: int, identity: _Identity) -> dict[str, Any]:
-    order = epoch_order(parts.train, plan.seed, 1)
-    return {
-        **identity.meta(),
-        "rows": count,
-        "plan": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()},
-        "order": hashlib.sha256(order.astype("<i8").tobytes()).hexdigest(),
-    }
-
-
-def _begin_active(
-    channels: Mapping[str, Channel],
-    plan: SplitPlan,
-    parts: Parts,
-    count: int,
-    identity: _Identity,
-    checkpoints: Checkpoints,
-) -> int:
-    """SETUP, READY, RESUME at A: the step to go on from."""
-    for channel in channels.values():
-        channel.send(Topic.SETUP, Step.SETUP, _setup(plan, parts, count, identity))
-    common = set(identity.steps(checkpoints))
-    for channel in channels.values():
-        steps = channel.receive(Topic.SETUP, Step.READY).fields.get("steps")
-        if not isinstance(steps, list) or not all(type(step) is int for step in steps):
-            raise channel.refuse(Topic.SETUP, "no list of steps")
-        common &= set(steps)
-    step = max(common, default=0)
-    for channel in channels.values():
-        channel.send(Topic.SETUP, Step.RESUME, {"step": step})
-    checkpoints.drop_after(step)
-    return step
-
-
-def _begin_passive(
-    channel: Channel, plan: SplitPlan, parts: Parts, count: int, identity: _Identity, checkpoints: Checkpoints
-) -> int:
-    """SETUP, READY, RESUME at k."""
-    theirs, mine = channel.receive(Topic.SETUP, Step.SETUP).fields, _setup(plan, parts, count, identity)
-    if theirs != mine:
-        raise InputError("job.not_agreed", party=channel.me, peer=channel.peer, field="training")
-    steps = identity.steps(checkpoints)
-    channel.send(Topic.SETUP, Step.READY, {"steps": steps})
-    step = channel.receive(Topic.SETUP, Step.RESUME).fields.get("step")
-    if type(step) is not int or step not in [0, *steps]:
-        raise channel.refuse(Topic.SETUP, "a step that was not offered")
-    checkpoints.drop_after(step)
-    return int(step)
 
 
 # --- one epoch -------------------------------------------------------------------------------------------------------

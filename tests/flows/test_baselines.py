@@ -14,7 +14,7 @@ from isthmus.flows.contenders import _one_hot, _ordinal, compare
 from isthmus.flows.demo import demo_job, make_homes, true_persons
 from isthmus.flows.jobs import VerticalJob
 from isthmus.flows.journal import Journal
-from isthmus.flows.phases import SCORES_FILE
+from isthmus.flows.learning import SCORES_FILE
 from isthmus.parties.checkpoint import write_tensors
 from isthmus.parties.errors import InputError, PolicyRefusal
 from isthmus.parties.events import Progress

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -184,6 +185,15 @@ def test_every_purpose_and_every_seed_has_a_generator_of_its_own():
     assert len(drawn) == len(pairs)
     again = [torch.rand(4, generator=private_generator(1, "a")) for _ in range(2)]
     assert torch.equal(*again)
+
+
+def test_all_of_a_private_seed_counts_and_fills_the_whole_twister() -> None:
+    one, other = (torch.rand(4, generator=private_generator(seed, "a")) for seed in (3, 3 + 2**64))
+    assert not torch.equal(one, other)
+    key = np.frombuffer(hashlib.shake_256(b"isthmus a 3").digest(4 * 624), dtype="<u4").astype(np.uint32)
+    twister = np.random.MT19937()
+    twister.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": 624}}
+    assert one.tolist() == [(word & 0xFFFFFF) / 2**24 for word in twister.random_raw(4).tolist()]
 
 
 def test_dropout_keeps_the_expectation():
