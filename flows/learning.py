@@ -1,4 +1,4 @@
-"""What a party does in the phases of a vertical job that learn, train and evaluate. They need torch; `phases` does not."""
+"""What a party does in the phases of a vertical job that learn. They need torch, which `phases` does without."""
 
 from __future__ import annotations
 
