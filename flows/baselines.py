@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except IsthmusError as error:
         _log.error("%s", error)  # without its detail: this log is the coordinator's
-        sys.stdout.write(public_failure(Phase.EVALUATE, error, aliases).model_dump_json() + "\n")
+        sys.stdout.write(public_failure(Phase.COMPARE, error, aliases).model_dump_json() + "\n")
         return error.exit_code
 
 

@@ -132,9 +132,10 @@ def _alignment(home: PartyHome, run: str) -> SavedAlignment:
 
 
 def _private_seed(home: PartyHome, run: str) -> int:
-    with State(home).transaction() as connection:
-        row = connection.execute("SELECT private_seed FROM runs WHERE run = ?", [run]).fetchone()
-    return int(row[0]) if row else home.config.seed or 0
+    seed = State(home).private_seed(run)
+    if seed is None:
+        raise InputError("run.unknown", run=run)
+    return seed
 
 
 def _contenders(job: VerticalJob, homes: Sequence[PartyHome], shared: dict[str, SavedAlignment]) -> Iterator[Contender]:

@@ -55,11 +55,6 @@ class OpenRun:
         """The run's id."""
         return self.record.run
 
-    @property
-    def resumes(self) -> bool:
-        """Whether an earlier attempt was begun and did not end."""
-        return self.record.attempts > 1
-
     def save(self, status: Status, error: IsthmusError | None = None) -> None:
         """Write `run.json`, whole or not at all."""
         self.record.status = status

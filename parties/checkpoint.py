@@ -1,7 +1,7 @@
 """Checkpoints: safetensors files that are either whole or not there.
 
 A file is written under a temporary name, synced and renamed; the last two steps are kept, so that parties which were
-stopped one step apart still have a step in common (DESIGN, sections 7 and 10).
+stopped one step apart still have a step in common.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ class IsthmusError(Exception):
         return error_of(self.code, where=self.where, **facts)
 
     def text(self) -> str:
-        """All lines as a person reads them (DESIGN, section 11)."""
+        """All lines as a person reads them: what, where, what to do next."""
         lines = [str(self), f"  where {self.where}" if self.where else "", f"  next  {self.next}"]
         return "\n".join(line for line in lines if line)
 

@@ -79,12 +79,11 @@ class Progress(_Event):
 
 
 class Count(_Event):
-    """A number of rows. Everything but the row counts of the party itself is known to its peer anyway."""
+    """A number of rows (of `columns`: of columns), in one pass of linkage where it names one."""
 
     event: Literal["count"] = "count"
     name: CountName
     value: Natural
-    peer: Alias | None = None
     linkage_pass: Natural | None = None
 
 

@@ -109,6 +109,12 @@ class State:
             )
         return Run(run, job_digest, attempt, "unfinished", seed, data_digest)
 
+    def private_seed(self, run: str) -> int | None:
+        """What this party drew its weights and dropout from in a run; None for a run that it does not know."""
+        with self.transaction() as connection:
+            row = connection.execute("SELECT private_seed FROM runs WHERE run = ?", [run]).fetchone()
+        return int(row[0]) if row else None
+
     def finish(self, run: str) -> None:
         """Note that a run has ended well."""
         with self.transaction() as connection:

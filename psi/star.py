@@ -5,11 +5,12 @@ waiting. Then (`Step.COMMON`):
 
 ::
 
-    1  A→k  whether more parties take part; if none do, the pairwise alignment is the result 2  A→k  whether the
-    patients that all share are enough for A's floor, and only if they are, their number 3  k→A  whether they are
-    enough for k's floor 4  A→k  whether they are enough for all, and only if they are, the positions of the common
-    patients within the pairwise
-            alignment of k, in the common order (that of A's alignment with its first peer), and one hash a party
+    1  A→k  whether more parties take part; if none do, the pairwise alignment is the result
+    2  A→k  whether the patients that all share are enough for A's floor, and only if they are, their number
+    3  k→A  whether they are enough for k's floor
+    4  A→k  whether they are enough for all, and only if they are, the positions of the common patients within the
+            pairwise alignment of k, in the common order (that of A's alignment with its first peer), and one hash a
+            party
     5  k→A  the digest of it all, after k has found the hash of its own part among those of step 4
 
 **Who learns what**: A learns its overlap with each passive party, and so who is in all of them. A passive party

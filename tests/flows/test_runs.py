@@ -53,23 +53,23 @@ def test_another_job_of_the_same_name_counts_for_itself(tmp_path: Path) -> None:
 def test_an_unfinished_run_goes_on_under_its_name(tmp_path: Path) -> None:
     assert _attempt(tmp_path, "unfinished") == f"{PREFIX}-1"
     with open_run(tmp_path, _job()) as run:
-        assert (run.name, run.resumes, run.record.attempts) == (f"{PREFIX}-1", True, 2)
+        assert (run.name, run.record.attempts) == (f"{PREFIX}-1", 2)
         run.save("finished")
     with open_run(tmp_path, _job()) as run:
-        assert (run.name, run.resumes, run.record.attempts) == (f"{PREFIX}-2", False, 1)
+        assert (run.name, run.record.attempts) == (f"{PREFIX}-2", 1)
 
 
 def test_a_run_that_was_killed_without_a_word_goes_on(tmp_path: Path) -> None:
     with open_run(tmp_path, _job()):
         pass
     with open_run(tmp_path, _job()) as run:
-        assert (run.name, run.resumes) == (f"{PREFIX}-1", True)
+        assert (run.name, run.record.attempts) == (f"{PREFIX}-1", 2)
 
 
 def test_fresh_starts_over_and_leaves_the_old_run_as_it_was(tmp_path: Path) -> None:
     _attempt(tmp_path, "unfinished")
     with open_run(tmp_path, _job(), fresh=True) as run:
-        assert (run.name, run.resumes) == (f"{PREFIX}-2", False)
+        assert (run.name, run.record.attempts) == (f"{PREFIX}-2", 1)
     assert [(record.run, record.attempts) for record in run_records(tmp_path)] == [
         (f"{PREFIX}-1", 1),
         (f"{PREFIX}-2", 1),

@@ -41,13 +41,19 @@ def test_the_attempt_only_rises(home: PartyHome) -> None:
 
 def test_a_resumed_run_keeps_its_private_seed(home: PartyHome) -> None:
     first = _begin(State(home))
-    assert 0 <= first.private_seed < 2**63
+    assert 0 <= first.private_seed < 2**128
     assert _begin(State(home)).private_seed == first.private_seed
+    assert State(home).private_seed(RUN) == first.private_seed
 
 
-def test_a_private_seed_of_63_bits_survives(home: PartyHome) -> None:
-    assert _begin(State(home), seed=2**63 - 1).private_seed == 2**63 - 1
-    assert _begin(State(home)).private_seed == 2**63 - 1
+def test_all_128_bits_of_a_private_seed_survive(home: PartyHome) -> None:
+    assert _begin(State(home), seed=2**128 - 1).private_seed == 2**128 - 1
+    assert _begin(State(home)).private_seed == 2**128 - 1
+    assert State(home).private_seed(RUN) == 2**128 - 1
+
+
+def test_a_run_that_is_not_known_has_no_private_seed(home: PartyHome) -> None:
+    assert State(home).private_seed(RUN) is None
 
 
 @pytest.mark.parametrize("why", ["fresh", "finished", "another job"])
