@@ -4,9 +4,10 @@ Algorithms see four verbs: `send`, `receive`, `send_chunks`, `receive_chunks`. E
 peer, the topic and the step. What moves the bytes is a `Carrier`; what notes that they left is a `StreamLog`, asked
 **before** the first byte of every topic: if it cannot write, nothing leaves (DESIGN, section 10).
 
-A thread a channel reads what comes in, so that two parties which both send a lot never block each other. It stops
-reading while more than `INBOX_NBYTES` wait, which is what holds a fast sender back. Once a send has failed, half a
-frame may be on its way: nothing is sent after it.
+Whoever waits for a message reads the carrier: no other thread stands between the bytes and the algorithm. Only when a
+send finds the way full does a thread begin to read beside it, so that two parties which both send a lot never block
+each other; it pauses while more than `INBOX_NBYTES` wait, which is what holds a fast sender back. Once a send has
+failed, half a frame may be on its way: nothing is sent after it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from ..errors import InternalError, PeerFailure
@@ -36,13 +37,16 @@ class CarrierTimeoutError(TimeoutError):
 class Carrier(Protocol):
     """Moves whole frames between two ends, in order. `send` may run beside `receive`, in another thread.
 
-    Both raise `CarrierClosedError` when an end was closed. `send` raises `CarrierTimeoutError`; `receive` raises
-    `MalformedMessageError` for bytes that cannot be a frame.
+    Both raise `CarrierClosedError` when an end was closed and `CarrierTimeoutError` after `timeout_s`; a `receive` that
+    timed out may be called again and goes on where it was. `send` calls `on_blocked` when the other end does not take
+    the bytes at once. `receive` raises `MalformedMessageError` for bytes that cannot be a frame.
     """
 
-    def send(self, buffers: Sequence[Buffer], timeout_s: float) -> None: ...  # noqa: D102
+    def send(  # noqa: D102
+        self, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]
+    ) -> None: ...
 
-    def receive(self) -> bytearray: ...  # noqa: D102
+    def receive(self, timeout_s: float) -> bytearray: ...  # noqa: D102
 
     def close(self) -> None: ...  # noqa: D102
 
@@ -82,10 +86,10 @@ class Channel:
         self._ended: str | None = None  # the error code once nothing more can come
         self._closed = False
         self._send_failed: PeerFailure | None = None
+        self._reading = threading.Lock()  # held by the one who reads the carrier
+        self._reader: threading.Thread | None = None
         self.sent: defaultdict[Topic, int] = defaultdict(int)
         self.received: defaultdict[Topic, int] = defaultdict(int)
-        self._reader = threading.Thread(target=self._read, name=f"channel-{peer}", daemon=True)
-        self._reader.start()
 
     def send(
         self,
@@ -109,7 +113,7 @@ class Channel:
             self._streams[topic].add(buffers)
             self.sent[topic] += sum(len(buffer) for buffer in buffers)
             try:
-                self._carrier.send(buffers, self.timeout_s)
+                self._carrier.send(buffers, self.timeout_s, self._read_beside)
             except CarrierTimeoutError as failure:
                 self._send_failed = self._deadline(topic, step, self.timeout_s)
                 raise self._send_failed from failure
@@ -120,15 +124,20 @@ class Channel:
     def receive(self, topic: Topic, step: Step, *, timeout_s: float | None = None) -> Message:
         """Wait for the next message of a topic, which must be this step."""
         limit_s = self.timeout_s if timeout_s is None else timeout_s
-        ready = lambda: self._inbox[topic] or self._ended or self._closed  # noqa: E731
-        with self._changed:
-            if not self._changed.wait_for(ready, limit_s):
+        deadline = time.monotonic() + limit_s
+        while (message := self._take(topic)) is None:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
                 raise self._deadline(topic, step, limit_s)
-            if not self._inbox[topic]:
-                raise self._failure(self._ended or "peer.gone", topic)
-            nbytes, message = self._inbox[topic].popleft()
-            self._waiting_nbytes -= nbytes
-            self._changed.notify_all()
+            if self._reading.acquire(blocking=False):
+                try:
+                    self._read_one(left_s)
+                finally:
+                    self._reading.release()
+                    self._notify()
+            else:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._is_news(topic) or not self._reading.locked(), left_s)
         if message.step is not step:
             raise self._failure("peer.protocol", topic, f"{message.step} came where {step} was due")
         return message
@@ -165,33 +174,62 @@ class Channel:
             self._closed = True
             self._changed.notify_all()
         self._carrier.close()
-        self._reader.join(timeout=5)
+        if self._reader is not None:
+            self._reader.join(timeout=5)
         with self._send_lock:
             for stream in self._streams.values():
                 stream.close()
 
-    def _read(self) -> None:
-        while True:
-            try:
-                frame = self._carrier.receive()
-                message = decode(frame)
-            except CarrierClosedError:
-                return self._end("peer.gone")
-            except MalformedMessageError:
-                return self._end("peer.protocol")
+    def _take(self, topic: Topic) -> Message | None:
+        """The next message of a topic that has come in; None if there may yet be one."""
+        with self._changed:
+            if self._inbox[topic]:
+                nbytes, message = self._inbox[topic].popleft()
+                self._waiting_nbytes -= nbytes
+                self._changed.notify_all()
+                return message
+            if self._ended or self._closed:
+                raise self._failure(self._ended or "peer.gone", topic)
+            return None
+
+    def _is_news(self, topic: Topic) -> bool:
+        return bool(self._inbox[topic] or self._ended or self._closed)
+
+    def _read_one(self, timeout_s: float) -> None:
+        """Read one frame into the inbox, or note why no more can come. The caller holds `_reading`."""
+        try:
+            frame = self._carrier.receive(timeout_s)
+            message = decode(frame)
+        except CarrierTimeoutError:
+            return
+        except CarrierClosedError:
+            self._ended = self._ended or "peer.gone"
+            return
+        except MalformedMessageError:
+            self._ended = "peer.protocol"
+            return
+        with self._changed:
+            self.received[message.topic] += len(frame)
+            nbytes = len(frame) + _MESSAGE_NBYTES
+            self._inbox[message.topic].append((nbytes, message))
+            self._waiting_nbytes += nbytes
+
+    def _read_beside(self) -> None:
+        """Start to read in a thread: a send found the way full, and so may the other side."""
+        if self._reader is None:
+            self._reader = threading.Thread(target=self._keep_reading, name=f"channel-{self.peer}", daemon=True)
+            self._reader.start()
+
+    def _keep_reading(self) -> None:
+        while not (self._ended or self._closed):
+            with self._reading:
+                self._read_one(self.timeout_s)
             with self._changed:
-                self.received[message.topic] += len(frame)
-                nbytes = len(frame) + _MESSAGE_NBYTES
-                self._inbox[message.topic].append((nbytes, message))
-                self._waiting_nbytes += nbytes
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._waiting_nbytes < INBOX_NBYTES or self._closed)
-                if self._closed:
-                    return None
 
-    def _end(self, code: str) -> None:
+    def _notify(self) -> None:
         with self._changed:
-            self._ended = code
             self._changed.notify_all()
 
     def _failure(self, code: str, topic: Topic, detail: str = "") -> PeerFailure:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import select
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .channel import CarrierClosedError, CarrierTimeoutError
 from .message import MAX_NBYTES, Buffer, MalformedMessageError
 
 _LENGTH = struct.Struct("<Q")
-_GATHER = 8  # buffers in one system call
-_PIECE_NBYTES = 256 * 1024  # of a buffer in one call: in a longer one the kernel starts its time-out again and again
+_GATHER = 64  # buffers in one system call
+_BUFFER_NBYTES = 1024 * 1024
 
 
 class MemoryCarrier:
@@ -24,16 +25,20 @@ class MemoryCarrier:
         self._inbox, self._outbox = inbox, outbox
         self._closed = False
 
-    def send(self, buffers: Sequence[Buffer], timeout_s: float) -> None:
-        """Hand over one frame."""
+    def send(self, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]) -> None:
+        """Hand over one frame; memory is never full."""
         if self._closed:
             raise CarrierClosedError
-        self._outbox.put(bytearray().join(buffers), timeout=timeout_s)
+        self._outbox.put(bytearray().join(buffers))
 
-    def receive(self) -> bytearray:
-        """Wait for the next frame; `CarrierClosedError` when an end was closed."""
-        frame = self._inbox.get()
+    def receive(self, timeout_s: float) -> bytearray:
+        """Wait for the next frame."""
+        try:
+            frame = self._inbox.get(timeout=timeout_s)
+        except queue.Empty as failure:
+            raise CarrierTimeoutError from failure
         if frame is None:
+            self._inbox.put(None)  # for whoever asks again
             raise CarrierClosedError
         return frame
 
@@ -57,60 +62,75 @@ class SocketCarrier:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
-        self._socket.setblocking(True)
+        self._socket.setblocking(False)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # a batch fits in, so that a send seldom waits
+            self._socket.setsockopt(socket.SOL_SOCKET, option, _BUFFER_NBYTES)
+        self._frame = bytearray(_LENGTH.size)  # being read: the length first, then what it announces
+        self._filled = 0
+        self._in_length = True
 
-    def send(self, buffers: Sequence[Buffer], timeout_s: float) -> None:
-        """Write one frame; `CarrierTimeoutError` when the peer does not take it in time."""
-        # A send time-out of the kernel: a Python time-out would make the file non-blocking for the reader as well.
-        seconds, fraction = divmod(timeout_s, 1)
-        limit = struct.pack("ll", int(seconds), int(1e6 * fraction) or int(not seconds))  # none at all means no limit
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        deadline = time.monotonic() + timeout_s  # of the whole frame: a peer that takes it byte by byte is late too
+    def send(self, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]) -> None:
+        """Write one frame; `CarrierTimeoutError` when the peer does not take the whole of it in time."""
+        deadline = time.monotonic() + timeout_s
         pending = [memoryview(_LENGTH.pack(sum(len(buffer) for buffer in buffers)))]
-        for whole in buffers:
-            buffer = memoryview(whole)
-            pending += [buffer[at : at + _PIECE_NBYTES] for at in range(0, len(buffer), _PIECE_NBYTES)]
-        try:
-            while pending:
+        pending += [memoryview(buffer) for buffer in buffers if len(buffer)]
+        while pending:
+            try:
                 sent = self._socket.sendmsg(pending[:_GATHER])
-                late = time.monotonic() > deadline
-                while sent:
-                    step = min(sent, len(pending[0]))
-                    pending[0] = pending[0][step:]
-                    sent -= step
-                    if not pending[0]:
-                        del pending[0]
-                if late and pending:
-                    raise CarrierTimeoutError
-        except BlockingIOError as failure:
-            raise CarrierTimeoutError from failure
-        except CarrierTimeoutError:
-            raise
-        except OSError as failure:
-            raise CarrierClosedError from failure
+            except BlockingIOError:
+                on_blocked()
+                self._wait(select.POLLOUT, deadline)
+                continue
+            except OSError as failure:
+                raise CarrierClosedError from failure
+            while sent:
+                step = min(sent, len(pending[0]))
+                pending[0] = pending[0][step:]
+                sent -= step
+                if not pending[0]:
+                    del pending[0]
 
-    def receive(self) -> bytearray:
+    def receive(self, timeout_s: float) -> bytearray:
         """Read one frame.
 
         Raises `CarrierClosedError` at the end of the stream and `MalformedMessageError` for a length that cannot be.
         """
-        (nbytes,) = _LENGTH.unpack(self._exactly(_LENGTH.size))
-        if nbytes > MAX_NBYTES:
-            raise MalformedMessageError("message length")
-        return self._exactly(nbytes)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._fill(deadline)
+            whole, self._filled = self._frame, 0
+            if self._in_length:
+                (nbytes,) = _LENGTH.unpack(whole)
+                if nbytes > MAX_NBYTES:
+                    raise MalformedMessageError("message length")
+                self._frame, self._in_length = bytearray(nbytes), False
+            else:
+                self._frame, self._in_length = bytearray(_LENGTH.size), True
+                return whole
 
-    def _exactly(self, nbytes: int) -> bytearray:
-        frame = bytearray(nbytes)
-        view = memoryview(frame)
+    def _fill(self, deadline: float) -> None:
+        view = memoryview(self._frame)
+        while self._filled < len(view):
+            try:
+                got = self._socket.recv_into(view[self._filled :])
+            except BlockingIOError:
+                self._wait(select.POLLIN, deadline)
+                continue
+            except OSError as failure:
+                raise CarrierClosedError from failure
+            if not got:
+                raise CarrierClosedError
+            self._filled += got
+
+    def _wait(self, event: int, deadline: float) -> None:
+        left_s = deadline - time.monotonic()
+        poll = select.poll()
         try:
-            while view:
-                got = self._socket.recv_into(view)
-                if not got:
-                    raise CarrierClosedError
-                view = view[got:]
-        except OSError as failure:
+            poll.register(self._socket, event)
+        except ValueError as failure:  # closed in the meantime
             raise CarrierClosedError from failure
-        return frame
+        if left_s <= 0 or not poll.poll(1000 * left_s):
+            raise CarrierTimeoutError
 
     def close(self) -> None:
         """End both directions, which also wakes up a blocked `receive`."""

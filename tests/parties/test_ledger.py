@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import duckdb
@@ -43,12 +43,12 @@ class _Looking:
         self._ledger = ledger
         self.seen: list[list[Entry]] = []
 
-    def send(self, buffers: Sequence[Buffer], timeout_s: float) -> None:
+    def send(self, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]) -> None:
         self.seen.append(self._ledger.entries())
-        self._inner.send(buffers, timeout_s)
+        self._inner.send(buffers, timeout_s, on_blocked)
 
-    def receive(self) -> bytearray:
-        return self._inner.receive()
+    def receive(self, timeout_s: float) -> bytearray:
+        return self._inner.receive(timeout_s)
 
     def close(self) -> None:
         self._inner.close()

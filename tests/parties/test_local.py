@@ -26,15 +26,15 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def test_a_frame_is_its_length_and_its_buffers(ends: tuple[socket.socket, socket.socket]) -> None:
-    SocketCarrier(ends[0]).send([b"ab", b"", bytearray(b"c"), memoryview(b"de")], 5)
+    SocketCarrier(ends[0]).send([b"ab", b"", bytearray(b"c"), memoryview(b"de")], 5, lambda: None)
     assert ends[1].recv(100) == struct.pack("<Q", 5) + b"abcde"
 
 
 def test_more_buffers_than_one_system_call_takes_arrive_whole(ends: tuple[socket.socket, socket.socket]) -> None:
     buffers = [bytes([number % 256]) * number for number in range(1000)]
-    sender = threading.Thread(target=SocketCarrier(ends[0]).send, args=(buffers, 10))
+    sender = threading.Thread(target=SocketCarrier(ends[0]).send, args=(buffers, 10, lambda: None))
     sender.start()
-    assert SocketCarrier(ends[1]).receive() == b"".join(buffers)
+    assert SocketCarrier(ends[1]).receive(20) == b"".join(buffers)
     sender.join()
 
 
@@ -45,7 +45,7 @@ def test_a_frame_that_comes_byte_by_byte_arrives_whole(ends: tuple[socket.socket
 
     sender = threading.Thread(target=drip)
     sender.start()
-    assert SocketCarrier(ends[1]).receive() == b"abc"
+    assert SocketCarrier(ends[1]).receive(20) == b"abc"
     sender.join()
 
 
@@ -53,7 +53,7 @@ def test_a_frame_that_comes_byte_by_byte_arrives_whole(ends: tuple[socket.socket
 def test_a_length_that_cannot_be_is_no_frame(ends: tuple[socket.socket, socket.socket], nbytes: int) -> None:
     ends[0].sendall(struct.pack("<Q", nbytes))
     with pytest.raises(MalformedMessageError):
-        SocketCarrier(ends[1]).receive()
+        SocketCarrier(ends[1]).receive(20)
 
 
 def test_to_a_channel_such_a_length_breaks_the_protocol(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -67,7 +67,7 @@ def test_to_a_channel_such_a_length_breaks_the_protocol(ends: tuple[socket.socke
 
 def test_a_peer_that_takes_nothing_is_late(ends: tuple[socket.socket, socket.socket]) -> None:
     with pytest.raises(CarrierTimeoutError):
-        SocketCarrier(ends[0]).send([bytes(2_000_000)], 0.1)
+        SocketCarrier(ends[0]).send([bytes(20_000_000)], 0.1, lambda: None)
 
 
 def test_a_peer_that_takes_a_little_now_and_then_is_late_too(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -81,7 +81,7 @@ def test_a_peer_that_takes_a_little_now_and_then_is_late_too(ends: tuple[socket.
     sipper.start()
     started = time.monotonic()
     with pytest.raises(CarrierTimeoutError):
-        SocketCarrier(ends[0]).send([bytes(20_000_000)], 0.4)
+        SocketCarrier(ends[0]).send([bytes(20_000_000)], 0.4, lambda: None)
     assert time.monotonic() - started < 10
     stop.set()
     sipper.join()
@@ -89,15 +89,15 @@ def test_a_peer_that_takes_a_little_now_and_then_is_late_too(ends: tuple[socket.
 
 def test_a_send_waits_no_shorter_than_it_may(ends: tuple[socket.socket, socket.socket]) -> None:
     """A time-out of whole seconds is no time-out of none."""
-    nbytes, took = 2_000_000, []
+    nbytes, took = 20_000_000, []
 
     def take_late() -> None:
         time.sleep(0.3)
-        took.append(len(SocketCarrier(ends[1]).receive()))
+        took.append(len(SocketCarrier(ends[1]).receive(20)))
 
     taker = threading.Thread(target=take_late)
     taker.start()
-    SocketCarrier(ends[0]).send([bytes(nbytes)], 30.0)
+    SocketCarrier(ends[0]).send([bytes(nbytes)], 30.0, lambda: None)
     taker.join()
     assert took == [nbytes]
 
@@ -105,9 +105,27 @@ def test_a_send_waits_no_shorter_than_it_may(ends: tuple[socket.socket, socket.s
 def test_both_calls_say_when_the_other_end_is_closed(ends: tuple[socket.socket, socket.socket]) -> None:
     ends[0].close()
     with pytest.raises(CarrierClosedError):
-        SocketCarrier(ends[1]).receive()
+        SocketCarrier(ends[1]).receive(20)
     with pytest.raises(CarrierClosedError):
-        SocketCarrier(ends[1]).send([b"x"], 1)
+        SocketCarrier(ends[1]).send([b"x"], 1, lambda: None)
+
+
+def test_a_receive_that_timed_out_goes_on_where_it_was(ends: tuple[socket.socket, socket.socket]) -> None:
+    carrier = SocketCarrier(ends[1])
+    frame = struct.pack("<Q", 3) + b"abc"
+    for piece in (frame[:5], frame[5:9], b""):
+        ends[0].sendall(piece)
+        with pytest.raises(CarrierTimeoutError):
+            carrier.receive(0.01)
+    ends[0].sendall(frame[9:])
+    assert carrier.receive(5) == b"abc"
+
+
+def test_a_send_that_has_to_wait_says_so(ends: tuple[socket.socket, socket.socket]) -> None:
+    said: list[int] = []
+    with pytest.raises(CarrierTimeoutError):
+        SocketCarrier(ends[0]).send([bytes(20_000_000)], 0.1, lambda: said.append(1))
+    assert said
 
 
 def test_closing_wakes_a_receive_that_waits(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -115,7 +133,7 @@ def test_closing_wakes_a_receive_that_waits(ends: tuple[socket.socket, socket.so
     timer = threading.Timer(0.1, carrier.close)
     timer.start()
     with pytest.raises(CarrierClosedError):
-        carrier.receive()
+        carrier.receive(20)
     timer.join()
     carrier.close()
 

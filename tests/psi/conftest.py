@@ -25,12 +25,12 @@ class RecordingCarrier:
         self._inner = inner
         self.sent: list[Message] = []
 
-    def send(self, buffers: Sequence[Buffer], timeout_s: float) -> None:
+    def send(self, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]) -> None:
         self.sent.append(decode(bytearray().join(buffers)))
-        self._inner.send(buffers, timeout_s)
+        self._inner.send(buffers, timeout_s, on_blocked)
 
-    def receive(self) -> bytearray:
-        return self._inner.receive()
+    def receive(self, timeout_s: float) -> bytearray:
+        return self._inner.receive(timeout_s)
 
     def close(self) -> None:
         self._inner.close()

@@ -42,12 +42,12 @@ class RecordingCarrier:
     def __init__(self, inner: MemoryCarrier) -> None:
         self._inner, self.frames = inner, list[bytes]()
 
-    def send(self, buffers: Sequence[Buffer], timeout_s: float) -> None:
+    def send(self, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]) -> None:
         self.frames.append(b"".join(bytes(buffer) for buffer in buffers))
-        self._inner.send(buffers, timeout_s)
+        self._inner.send(buffers, timeout_s, on_blocked)
 
-    def receive(self) -> bytearray:
-        return self._inner.receive()
+    def receive(self, timeout_s: float) -> bytearray:
+        return self._inner.receive(timeout_s)
 
     def close(self) -> None:
         self._inner.close()
