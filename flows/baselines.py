@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -29,6 +28,7 @@ from ..parties.events import Finished, Phase, Progress, parse, public_failure
 from ..parties.home import PartyHome, find_home
 from .jobs import VerticalJob
 from .journal import Journal
+from .launch import environment
 
 SIMULATION = "simulation"  # stands in the journal where a party would
 OUT_FILE, LOG_FILE, JOB_FILE = "baselines.json", "baselines.log", "job.json"
@@ -126,7 +126,6 @@ async def run_baselines(
     asked = job if isinstance(job, VerticalJob) else VerticalJob.model_validate(job)
     out, job_file = folder / OUT_FILE, folder / JOB_FILE
     job_file.write_text(json.dumps(asked.canonical(), indent=2), encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     with (folder / LOG_FILE).open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "isthmus.flows.baselines", "--homes", str(homes), "--run", run),
@@ -134,7 +133,7 @@ async def run_baselines(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
-            env=environment | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env=environment(),
         )
     assert process.stdout is not None
     try:

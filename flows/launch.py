@@ -21,11 +21,11 @@ from pydantic import ValidationError
 from ..parties.errors import InternalError, IsthmusError, PeerFailure, disk_errors
 from ..parties.events import Failed, Finished, Phase, parse
 from ..parties.home import find_home
+from ..parties.network.channel import TIMEOUT_S
 from ..parties.network.local import socket_pair
 from .jobs import VerticalJob
 from .journal import Journal
 
-TIMEOUT_S = 60.0
 STOP_S = 5.0
 LAST_WORDS_S = 3.0
 ALL_PHASES = (Phase.AGREE, Phase.ALIGN, Phase.TRAIN, Phase.EVALUATE, Phase.CLOSE)
@@ -64,7 +64,7 @@ class Vault:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(),
+                env=environment(),
                 start_new_session=True,  # Ctrl-C goes to the flow, which closes the pipe
             )
         finally:
@@ -224,7 +224,10 @@ def _open_log(home: Path, run: str) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
-def _environment() -> dict[str, str]:
-    """What a vault gets of our environment: nothing of Prefect's, whose keys are not for it."""
+def environment() -> dict[str, str]:
+    """What a process that reads rows gets of our environment: nothing of Prefect's, whose keys are not for it.
+
+    One thread for mathematics: several vaults share a machine, and one thread adds up in one order.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return {**kept, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -26,7 +26,7 @@ from ..parties.errors import InternalError, IsthmusError
 from ..parties.events import Finished, Phase, Started
 from ..parties.home import PartyHome
 from ..parties.ledger import Ledger
-from ..parties.network.channel import Channel
+from ..parties.network.channel import TIMEOUT_S, Channel
 from ..parties.network.local import SocketCarrier
 from .jobs import VerticalJob
 from .phases import VerticalPhases
@@ -44,7 +44,7 @@ class Open(BaseModel):
     job: VerticalJob
     run: str = Field(pattern=RUN_PATTERN)
     fresh: bool = False
-    timeout_s: float = Field(default=60.0, gt=0)
+    timeout_s: float = Field(default=TIMEOUT_S, gt=0)
 
 
 class Command(BaseModel):

@@ -50,10 +50,10 @@ from .models import ActiveModel, Bottom, SplitPlan
 from .parts import ActivePart, PassivePart
 from .setup import Identity, begin_active, begin_passive
 from .training import (
-    EpochReport,
     Learner,
     OnEpoch,
     Stopping,
+    Teller,
     check_finite,
     check_parts,
     chunks,
@@ -93,7 +93,7 @@ def train_active(
         arrays, meta = checkpoints.load(epoch)
         learner.load(arrays)
         stopping.history = [(loss, score) for loss, score in meta["history"]]
-    tell = _Teller(plan, parts, on_epoch)
+    tell = Teller(plan, parts, on_epoch)
     tell.resumed(epoch, stopping)
     outcome = torch.from_numpy(label)
     while epoch < plan.epochs and not stopping.stop:
@@ -139,7 +139,7 @@ def train_passive(
         arrays, meta = checkpoints.load(epoch)
         learner.load(arrays)
         stop = meta["stop"]
-    tell = _Teller(plan, parts, on_epoch)
+    tell = Teller(plan, parts, on_epoch)
     tell.resumed(epoch, None)
     while not stop:
         epoch += 1
@@ -177,7 +177,7 @@ def _active_epoch(
     plan: SplitPlan,
     parts: Parts,
     epoch: int,
-    tell: _Teller,
+    tell: Teller,
 ) -> float:
     """One pass over the training rows; the mean loss a row."""
     model.train()
@@ -213,7 +213,7 @@ def _passive_epoch(
     plan: SplitPlan,
     parts: Parts,
     epoch: int,
-    tell: _Teller,
+    tell: Teller,
 ) -> None:
     model.train()
     order = epoch_order(parts.train, plan.seed, epoch)
@@ -286,24 +286,3 @@ def _checked(channel: Channel, message: Message, name: str, count: int, plan: Sp
     if array.dtype != np.float32 or array.shape != (count, plan.cut_width):
         raise channel.refuse(message.topic, f"{name} is not float32 ({count}, {plan.cut_width})")
     return torch.from_numpy(array)
-
-
-class _Teller:
-    """Tells how far training is."""
-
-    def __init__(self, plan: SplitPlan, parts: Parts, on_epoch: OnEpoch | None) -> None:
-        self._epochs, self._batches = plan.epochs, -(-len(parts.train) // plan.batch_size)
-        self._on_epoch = on_epoch or (lambda report: None)
-
-    def batch(self, epoch: int, number: int) -> None:
-        if number < self._batches:  # the last one is told by `ended`, after validation
-            self._on_epoch(EpochReport(epoch, self._epochs, number, self._batches))
-
-    def ended(self, epoch: int, stopping: Stopping | None, resumed_from: int | None = None) -> None:
-        loss, score = stopping.history[epoch - 1] if stopping else (None, None)
-        self._on_epoch(EpochReport(epoch, self._epochs, self._batches, self._batches, loss, score, resumed_from))
-
-    def resumed(self, epoch: int, stopping: Stopping | None) -> None:
-        """Tell the epochs of earlier attempts again, so that the report of this one is whole."""
-        for earlier in range(1, epoch + 1):
-            self.ended(earlier, stopping, resumed_from=epoch if earlier == epoch else None)

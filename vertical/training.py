@@ -1,4 +1,4 @@
-"""What split and central training have in common: the learner that steps and can be kept, and when to stop."""
+"""What split and central training have in common: the learner, when to stop; and how a party tells how far it is."""
 
 from __future__ import annotations
 
@@ -120,6 +120,29 @@ class Learner:
                     self._adam.state[parameter] = state
         for name, one in generators(self.module).items():
             one.set_state(groups["generator"][name])
+
+
+class Teller:
+    """Tells how far one party is in split training."""
+
+    def __init__(self, plan: SplitPlan, parts: Parts, on_epoch: OnEpoch | None) -> None:
+        self._epochs, self._batches = plan.epochs, -(-len(parts.train) // plan.batch_size)
+        self._on_epoch = on_epoch or (lambda report: None)
+
+    def batch(self, epoch: int, number: int) -> None:
+        """Tell that a batch is done."""
+        if number < self._batches:  # the last one is told by `ended`, after validation
+            self._on_epoch(EpochReport(epoch, self._epochs, number, self._batches))
+
+    def ended(self, epoch: int, stopping: Stopping | None, resumed_from: int | None = None) -> None:
+        """Tell that an epoch is done, with its figures at the active party, which has `stopping`."""
+        loss, score = stopping.history[epoch - 1] if stopping else (None, None)
+        self._on_epoch(EpochReport(epoch, self._epochs, self._batches, self._batches, loss, score, resumed_from))
+
+    def resumed(self, epoch: int, stopping: Stopping | None) -> None:
+        """Tell the epochs of earlier attempts again, so that the report of this one is whole."""
+        for earlier in range(1, epoch + 1):
+            self.ended(earlier, stopping, resumed_from=epoch if earlier == epoch else None)
 
 
 def loss_of(logits: Tensor, label: Tensor) -> Tensor:
