@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 RESAMPLES = 1000
 CURVE_POINTS = 101
 CALIBRATION_BINS = 10
+CALIBRATION_LEAST = 5  # patients in a bin
 _SEED = 20240229
 
 
@@ -69,9 +70,14 @@ def roc_curve(label: NDArray[Any], score: NDArray[Any]) -> tuple[Floats, Floats]
 
 
 def calibration_curve(label: NDArray[Any], score: NDArray[Any]) -> tuple[Floats, Floats]:
-    """Mean score and observed rate in up to ten bins of equally many patients, by rising score."""
+    """Mean score and observed rate in up to ten bins of equally many patients, by rising score.
+
+    No bin is smaller than `CALIBRATION_LEAST`: a bin of one would publish that patient's score and outcome. With fewer
+    patients than that there is no curve.
+    """
     order = np.argsort(score, kind="stable")
-    bins = [part for part in np.array_split(order, CALIBRATION_BINS) if len(part)]
+    count = min(CALIBRATION_BINS, len(order) // CALIBRATION_LEAST)
+    bins = np.array_split(order, count) if count else []
     return np.array([score[part].mean() for part in bins]), np.array([label[part].mean() for part in bins])
 
 

@@ -100,7 +100,7 @@ class Metric(_Event):
 
 
 class Curve(_Event):
-    """A line of at most 101 points for a plot, on a fixed grid: never a point per patient."""
+    """A line of at most 101 points for a plot, on a grid or over groups of patients: never a point per patient."""
 
     event: Literal["curve"] = "curve"
     name: Literal["roc", "calibration"]

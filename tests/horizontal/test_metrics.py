@@ -163,15 +163,19 @@ def test_the_area_under_the_curve_is_about_the_auc():
     assert np.trapezoid(true, false) == pytest.approx(auc(label, score), abs=0.01)
 
 
-def test_the_calibration_curve_of_twenty_patients_worked_out_by_hand():
-    score = np.arange(20) / 20
-    label = (np.arange(20) >= 10).astype(float)
+def test_the_calibration_curve_of_fifty_patients_worked_out_by_hand():
+    score = np.arange(50) / 50
+    label = (np.arange(50) >= 25).astype(float)
     mean, rate = calibration_curve(label[::-1], score[::-1])
-    assert mean == pytest.approx((np.arange(10) * 2 + 0.5) / 20)
+    assert mean == pytest.approx((np.arange(10) * 5 + 2) / 50)
     assert rate.tolist() == [0] * 5 + [1] * 5
 
 
-def test_the_calibration_curve_of_few_patients_has_few_points():
-    mean, rate = calibration_curve(LABEL, SCORE)
-    assert len(mean) == len(rate) == 4
+@pytest.mark.parametrize(("patients", "points"), [(4, 0), (5, 1), (9, 1), (10, 2), (23, 4), (400, 10)])
+def test_no_point_of_the_calibration_curve_stands_for_fewer_than_five_patients(patients: int, points: int):
+    score = np.random.default_rng(0).random(patients)
+    label = (np.arange(patients) % 2).astype(float)
+    mean, rate = calibration_curve(label, score)
+    assert len(mean) == len(rate) == points
+    assert not set(mean.tolist()) & set(score.tolist())
     assert not np.isnan(mean).any()
