@@ -15,6 +15,7 @@ from ..parties.home import PartyHome, find_home
 from ..parties.network.message import Topic
 from ..parties.store import Store
 from .jobs import LogisticModel, VerticalJob
+from .own_data import look_at
 
 POINT_NBYTES, CUT_POINT_NBYTES, INDEX_NBYTES, SEED_NBYTES, FLOAT_NBYTES = 33, 16, 4, 32, 4
 
@@ -53,8 +54,9 @@ class Check:
 
     @property
     def error(self) -> IsthmusError | None:
-        """The first thing that would stop the job."""
-        return next((asked.error for asked in self.asked if asked.error), None)
+        """The first thing that would stop the job: a home that is not there comes before what a party says."""
+        errors = [asked.error for asked in self.asked if asked.error]
+        return min(errors, key=lambda error: error.code != "job.party_unknown", default=None)
 
 
 def check_job(job: VerticalJob, homes: Path) -> Check:
@@ -74,15 +76,11 @@ def _ask(job: VerticalJob, homes: Path, name: str) -> Asked:
         home = PartyHome(find_home(homes, name))
         publishes = home.config.policy.publish
         grant = home.config.policy.check(job.terms(name))
-        mine = job.party(name)
-        columns, floor = tuple(column for column in grant.columns if column != mine.label), grant.at_least
-        store = Store(home, mine.dataset)
+        columns, floor = grant.columns, grant.at_least
+        store = Store(home, job.party(name).dataset)
         row_ids = store.row_ids()
         rows = len(row_ids)
-        store.columns(columns, row_ids)
-        store.identifiers([name for key in job.align.passes for name in key], row_ids[:1])
-        if mine.label is not None:
-            store.label(mine.label, row_ids)
+        look_at(store, job, name, columns, row_ids)
     except IsthmusError as error:
         return Asked(name, role, rows, columns, floor, error, publishes)
     return Asked(name, role, rows, columns, floor, None, publishes)

@@ -80,9 +80,9 @@ def compare(job: VerticalJob, homes: Sequence[PartyHome], run: str, say: Told) -
     if len({alignment.digest for alignment in shared.values()}) > 1:
         raise InputError("run.unknown", run=run)
     silent = tuple(home.name for home in homes if "metrics" not in home.config.policy.publish)
-    linkage = None
-    if all("counts" in home.config.policy.publish for home in homes):
-        linkage = _linkage(homes, shared)
+    counts = all("counts" in home.config.policy.publish for home in homes)
+    curves = all("curves" in home.config.policy.publish for home in homes)
+    linkage = _linkage(homes, shared) if counts else None
     if silent:  # what a policy withholds is not told by this way either
         return Baselines(linkage=linkage, withheld_by=silent, seconds=time.monotonic() - began)
     contenders = list(_contenders(job, homes, shared))
@@ -95,15 +95,15 @@ def compare(job: VerticalJob, homes: Sequence[PartyHome], run: str, say: Told) -
         scores[contender.name] = network
         truth = label[parts.test]
         roc = None
-        if contender.kind == "alone":
+        if contender.kind == "alone" and curves:
             x, y = metrics.roc_curve(truth, network)
             roc = Line(x=tuple(x.tolist()), y=tuple(y.tolist()))
         rows.append(
             Row(
                 kind=contender.kind,
                 party=contender.party,
-                train_rows=len(parts.train),
-                columns=len(contender.flat),
+                train_rows=len(parts.train) if counts else None,
+                columns=len(contender.flat) if counts else None,
                 network=_score(truth, network),
                 logistic=_score(truth, _logistic(contender)),
                 boosting=_score(truth, _boosting(contender)),
@@ -117,7 +117,7 @@ def compare(job: VerticalJob, homes: Sequence[PartyHome], run: str, say: Told) -
     active = next(home for home in homes if home.name == job.active.name)
     gain = _gain(active, run, contenders[0], better.party or "", scores[f"{better.party} alone"])
     return Baselines(
-        test_rows=len(test), rows=tuple(rows), gain=gain, linkage=linkage, seconds=time.monotonic() - began
+        test_rows=len(test) if counts else None, rows=tuple(rows), gain=gain, linkage=linkage, seconds=time.monotonic() - began
     )
 
 
@@ -144,7 +144,7 @@ def _contenders(job: VerticalJob, homes: Sequence[PartyHome], shared: dict[str, 
     assert active.label is not None
     columns: dict[str, list[Column]] = {}
     for home in sorted(homes, key=lambda home: home.name != active.name):
-        names = _columns(home, job)
+        names = home.config.policy.check(job.terms(home.name)).columns  # as in the run itself
         row_ids = np.array(shared[home.name].row_ids, dtype=object)
         store = Store(home, job.party(home.name).dataset)
         columns[home.name] = store.columns(names, row_ids)
@@ -163,12 +163,6 @@ def _contenders(job: VerticalJob, homes: Sequence[PartyHome], shared: dict[str, 
         more = Parts(np.concatenate([parts.train, added]), parts.validation, parts.test)
         yield Contender("all_rows", active.name, {active.name: all_columns}, all_labels, more)
     yield Contender("pooled", None, columns, label, parts)
-
-
-def _columns(home: PartyHome, job: VerticalJob) -> list[str]:
-    """What the party's policy grants, as in the run itself."""
-    grant = home.config.policy.check(job.terms(home.name))
-    return [column for column in grant.columns if column != job.party(home.name).label]
 
 
 # --- below: models. Each gives scores of the test rows, in their order -----------------------------------------------

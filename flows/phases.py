@@ -30,8 +30,9 @@ from ..parties.network.message import Step, Topic
 from ..parties.state import Run, SavedAlignment, State
 from ..parties.store import Store
 from ..parties.table import Identifier
-from ..psi import Alignment, align_active, align_passive, unreadable_dates
+from ..psi import Alignment, align_active, align_passive
 from .jobs import PROTOCOL_VERSION, VerticalJob
+from .own_data import look_at
 from .publisher import Publisher
 
 if TYPE_CHECKING:
@@ -77,8 +78,7 @@ class VerticalPhases:
     def agree(self) -> None:
         """Policy first, then own data, then the job with every peer: nothing leaves before."""
         grant = self._home.config.policy.check(self._job.terms(self._me))
-        self._columns = tuple(column for column in grant.columns if column != self._mine.label)
-        self._floor = grant.at_least
+        self._columns, self._floor = grant.columns, grant.at_least
         self._store = Store(self._home, self._mine.dataset)
         self._look_at_data()
         self._run = self._state.begin_attempt(
@@ -106,16 +106,8 @@ class VerticalPhases:
             self._row_ids, self._alignment_digest = known.row_ids, known.digest
 
     def _look_at_data(self) -> None:
-        """Read everything that the job will use once, so that what is wrong with it is known before anybody waits."""
-        row_ids = self._store.row_ids()
-        if self._mine.label is not None:
-            self._store.label(self._mine.label, row_ids)
-        elif not self._columns:
-            raise InputError("data.no_columns", party=self._me, dataset=self._mine.dataset)
-        self._store.columns(self._columns, row_ids)
-        self._all_row_ids, self._identifiers = row_ids, self._store.identifiers(self._identifier_names(), row_ids)
-        for name in unreadable_dates(self._identifiers):
-            raise InputError("data.identifier_format", party=self._me, dataset=self._mine.dataset, identifier=name)
+        self._all_row_ids = row_ids = self._store.row_ids()
+        self._identifiers = look_at(self._store, self._job, self._me, self._columns, row_ids)
         self._source_digest = _digest_of_identifiers(row_ids, self._identifiers)
         self._tell(Count(name="rows", value=len(row_ids)))
         self._tell(Count(name="columns", value=len(self._columns)))
@@ -184,9 +176,6 @@ class VerticalPhases:
 
     def _align_progress(self, index: int, passes: int, done: int, total: int) -> None:
         self._tell(Progress(phase=Phase.ALIGN, index=index, units=passes, done=done, total=total))
-
-    def _identifier_names(self) -> list[str]:
-        return list(dict.fromkeys(name for key in self._job.align.passes for name in key))
 
     # --- train, evaluate ---------------------------------------------------------------------------------------------
 

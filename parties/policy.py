@@ -85,7 +85,8 @@ class Policy(BaseModel):
                 raise PolicyRefusal("policy.membership", party=me, peer=peer)
         if terms.epochs > self.max_epochs:
             raise PolicyRefusal("policy.rounds", party=me, asked=terms.epochs, allowed=self.max_epochs)
-        return Grant(columns, max(terms.at_least, release.at_least))
+        features = tuple(column for column in columns if column != terms.label)
+        return Grant(features, max(terms.at_least, release.at_least))
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Grant:
-    """What a policy lets a job have: the columns by name, and the floor that holds."""
+    """What a policy lets a job have: the features by name, the label not among them, and the floor that holds."""
 
     columns: tuple[str, ...]
     at_least: int

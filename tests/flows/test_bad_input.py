@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from isthmus.flows.check import check_job
 from isthmus.parties.errors import InputError, IsthmusError, PolicyRefusal
 
 Change = Callable[[Any], Any]
@@ -49,6 +50,11 @@ def _nothing_half_written(world: Any) -> None:
     assert not list(world.homes.rglob("*.partial"))
 
 
+def _birth_date(content: Any) -> Any:
+    (dataset,) = content["datasets"].values()
+    return dataset["identifiers"]["birth_date"]
+
+
 POLICY = [
     ("policy.kind", "lab", _policy(kinds=[])),
     ("policy.purpose", "lab", _policy(purposes=["something else"])),
@@ -76,6 +82,8 @@ DATA = [
     ("data.column_empty", "insurer", _dataset(sql="SELECT * REPLACE (NULL::DOUBLE AS age) FROM t")),
     ("data.column_type", "insurer", _dataset(types={"sex": "number"})),
     ("data.column_unsupported", "insurer", _dataset(sql="SELECT * REPLACE (DATE '2020-01-01' AS age) FROM t")),
+    ("data.no_columns", "lab", _release(columns=[])),
+    ("data.identifier_format", "lab", lambda content: _birth_date(content).update(format="%d.%m.%Y")),
     ("data.empty", "lab", _dataset(sql="SELECT * FROM t WHERE false")),
     ("data.row_id", "lab", _dataset(sql="SELECT * REPLACE ('x' AS id) FROM t")),
     ("data.identifier_unknown", "lab", lambda content: content["datasets"]["results"]["identifiers"].pop("names")),
@@ -93,6 +101,19 @@ def test_what_is_wrong_with_the_data_is_named(world: Any, code: str, party: str,
     error = _refused(world, code, 2)
     assert isinstance(error, InputError)
     assert party in error.what
+
+
+@pytest.mark.parametrize(("code", "party", "change"), DATA, ids=[case[0] for case in DATA])
+def test_a_check_finds_before_the_run_what_the_run_would_stop_at(
+    world: Any, code: str, party: str, change: Change
+) -> None:
+    world.edit_party(party, change)
+    error = check_job(world.load_job(), world.homes).error
+    if code == "align.no_keys":  # the protocol itself says so
+        assert error is None
+    else:
+        assert error is not None
+        assert error.code == code
 
 
 def test_no_shared_patient_is_said_when_no_floor_forbids_to_say_it(world: Any) -> None:

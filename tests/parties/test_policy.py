@@ -90,6 +90,11 @@ def test_a_star_stands_for_what_is_released_and_nothing_else() -> None:
     assert _refusal(_policy(), replace(TERMS, columns=("*", "postcode"))).facts["column"] == "postcode"
 
 
+def test_a_label_is_not_among_the_features_that_a_star_stands_for() -> None:
+    policy = _policy(dataset={"columns": ("age", "died")})
+    assert policy.check(replace(TERMS, columns=("*",))).columns == ("age",)
+
+
 def test_a_star_cannot_stand_in_a_policy() -> None:
     for field in ("columns", "labels", "may_learn_membership"):
         with pytest.raises(ValidationError, match="a policy names each one"):
