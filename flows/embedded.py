@@ -17,19 +17,37 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from ..parties.errors import InternalError
 
 START_S = 90.0
-STOP_S = 5.0
+STOP_S = 2.0  # the runs have been recorded by then; what is left is the server's own tidying
+
+
+@dataclass(frozen=True)
+class EmbeddedServer:
+    """A server that is starting or running."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def wait(self) -> None:
+        """Wait until it answers; raises `InternalError` if it does not in time."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:  # noqa: S310  (our own address)
+                    if answer.status == 200:
+                        return
+            except OSError:
+                time.sleep(0.1)
+        raise InternalError("internal", party="the Prefect server", detail=f"exit code {self.process.poll()}")
 
 
 @contextmanager
-def embedded_server() -> Iterator[str]:
-    """Start a server on a free port of this machine; yields its API's address and stops it at the end.
-
-    Raises `InternalError` if it does not answer in time.
-    """
+def embedded_server() -> Iterator[EmbeddedServer]:
+    """Start a server on a free port of this machine, and stop it at the end. It takes seconds: see `wait`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -42,9 +60,7 @@ def embedded_server() -> Iterator[str]:
         env={**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
     )
     try:
-        url = f"http://127.0.0.1:{port}/api"
-        _wait_until_it_answers(url, process)
-        yield url
+        yield EmbeddedServer(f"http://127.0.0.1:{port}/api", process)
     finally:
         process.terminate()
         try:
@@ -54,18 +70,6 @@ def embedded_server() -> Iterator[str]:
             process.wait()
         if process.stdin is not None:
             process.stdin.close()
-
-
-def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:  # noqa: S310  (our own address)
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.1)
-    raise InternalError("internal", party="the Prefect server", detail=f"exit code {process.poll()}")
 
 
 def _end_with_parent() -> None:

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from ..parties.errors import InputError, IsthmusError
 
 if TYPE_CHECKING:
     from .check import Check
+    from .embedded import EmbeddedServer
     from .jobs import VerticalJob
 
 console = Console(highlight=False)
@@ -40,9 +42,26 @@ def prepare_prefect(homes: Path, runs: Path, *, quiet: bool = True) -> None:
         "PREFECT_CLI_PROMPT": "false",
     }
     if quiet:
-        defaults |= {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL"}
+        quietened = ("LOGGING_LEVEL", "LOGGING_ROOT_LEVEL", "LOGGING_INTERNAL_LEVEL", "SERVER_LOGGING_LEVEL")
+        defaults |= {f"PREFECT_{name}": "CRITICAL" for name in quietened}
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def find_homes(job: VerticalJob, homes: Path) -> None:
+    """Raise `InputError` unless every party of a job has its home in a folder."""
+    for party in job.parties:
+        _home(homes, party.name)
+
+
+def _home(homes: Path, party: str) -> Path:
+    from ..parties.home import find_home
+
+    try:
+        return find_home(homes, party)
+    except InputError as error:
+        error.where = f"--homes {homes}"
+        raise
 
 
 def run_and_show(
@@ -56,40 +75,37 @@ def run_and_show(
     demo: bool = False,
 ) -> None:
     """Run a job through Prefect, draw while it runs, print its result."""
-    from ..parties.home import find_home
     from .screen import Screen
 
-    for party in job.parties:
-        try:
-            find_home(homes, party.name)
-        except InputError as error:
-            error.where = f"--homes {homes}"
-            raise
+    find_homes(job, homes)
     began = time.monotonic()
     out = Console(stderr=True, highlight=False) if json else console
     screen = Screen(out, job, baselines=baselines)
     prepare_prefect(homes, runs)
     with ExitStack() as stack:
         with out.status("starting Prefect"):
-            stack.enter_context(_reachable_server())
-            from . import coordinate
+            server = stack.enter_context(_server())
+            from . import coordinate  # while it starts
             from .report import text_table
+
+            if server is not None:
+                server.wait()
         coordinate.LISTENERS.set((screen,))
         with screen.showing():
             model = asyncio.run(coordinate.vertical(job, fresh=fresh, baselines=baselines))
-    folder = runs / model.run
-    if json:
-        sys.stdout.write(json_module.dumps(model.summary) + "\n")
-        return
-    out.print()
-    out.print(text_table(model.summary))
-    for line in _closing_lines(job, model.summary, homes, folder, time.monotonic() - began, demo=demo):
-        out.print(line, soft_wrap=True)
+        folder = runs / model.run
+        if json:
+            sys.stdout.write(json_module.dumps(model.summary) + "\n")
+            return
+        out.print()
+        out.print(text_table(model.summary))
+        for line in _closing_lines(job, model.summary, homes, folder, time.monotonic() - began, demo=demo):
+            out.print(line, soft_wrap=True)
 
 
 @contextmanager
-def _reachable_server() -> Iterator[None]:
-    """The Prefect server that is configured, if it answers; without one, one of our own."""
+def _server() -> Iterator[EmbeddedServer | None]:
+    """The Prefect server that is configured, if it answers (None); without one, one of our own, still starting."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     if url := PREFECT_API_URL.value():
@@ -100,12 +116,12 @@ def _reachable_server() -> Iterator[None]:
             pass
         except (OSError, ValueError) as failure:
             raise InputError("prefect.unreachable", detail=str(failure)) from failure
-        yield
+        yield None
         return
     from .embedded import embedded_server
 
-    with embedded_server() as url, temporary_settings(updates={PREFECT_API_URL: url}):
-        yield
+    with embedded_server() as server, temporary_settings(updates={PREFECT_API_URL: server.url}):
+        yield server
 
 
 def _closing_lines(
@@ -116,12 +132,12 @@ def _closing_lines(
     lines = [f"\n  {left}   {seconds:.0f} s   ledger ✓", f"  report  {folder / 'report.html'}", f"  models  {parts}"]
     if demo:
         lines.append(
-            "  next    isthmus run examples/vertical.yaml --homes demo   isthmus serve   README: your own data"
+            f"  next    isthmus check {homes / 'vertical.yaml'} --homes {homes}   isthmus runs   README: your own data"
         )
     return lines
 
 
-def show_check(check: Check, *, json: bool) -> None:
+def show_check(check: Check, homes: Path, *, json: bool) -> None:
     """Print a dry run; raises the first error that would stop the job."""
     if json:
         facts = {
@@ -147,11 +163,14 @@ def show_check(check: Check, *, json: bool) -> None:
     else:
         _print_check(check)
     if check.error:
+        if check.error.code == "job.party_unknown":
+            check.error.where = f"--homes {homes}"
         raise check.error
 
 
 def _print_check(check: Check) -> None:
-    asked_table = Table("party", "role", "rows", "columns", "floor", "publishes", "says", box=None)
+    asked_table = Table("party", "role", "rows", "columns", "floor", "publishes", box=None)
+    asked_table.add_column("says", no_wrap=True)
     for asked in check.asked:
         verdict = f"[red]{asked.error.code}[/]" if asked.error else "[green]yes[/]"
         asked_table.add_row(
@@ -194,12 +213,14 @@ def show_runs(root: Path, run: str | None, *, json: bool) -> None:
     if not records:
         console.print(f"no runs in {root}; `isthmus demo` makes one")
         return
-    table = Table("run", "status", "attempts", "started (UTC)", "seconds", "error", box=None)
+    table = Table(box=None)
+    for name in ("run", "status", "attempts", "started (UTC)", "seconds", "error"):
+        table.add_column(name, no_wrap=True)
     for record in records:
         seconds = f"{(record.ended - record.started).total_seconds():.0f}" if record.ended else "–"
         started = record.started.strftime("%Y-%m-%d %H:%M")
         table.add_row(record.run, record.status, str(record.attempts), started, seconds, record.error or "")
-    console.print(table)
+    _print_whole(table)
 
 
 def _show_run(folder: Path, *, json: bool) -> None:
@@ -221,26 +242,31 @@ def _show_run(folder: Path, *, json: bool) -> None:
 
 def show_ledger(homes: Path, party: str, run: str | None, *, json: bool) -> None:
     """Print a party's ledger."""
-    from ..parties.home import PartyHome, find_home
+    from ..parties.home import PartyHome
     from ..parties.ledger import Ledger
 
-    entries = Ledger(PartyHome(find_home(homes, party))).entries(run)
+    entries = Ledger(PartyHome(_home(homes, party))).entries(run)
     if json:
         sys.stdout.write(json_module.dumps([entry.model_dump(mode="json") for entry in entries]) + "\n")
         return
-    table = Table("at (UTC)", "event", "run", "to", "topic", "bytes", box=None)
+    if not entries:
+        console.print(f"nothing has left {party}" + (f" for run {run}" if run else ""), soft_wrap=True)
+        return
+    table = Table(box=None)
+    for name in ("at (UTC)", "event", "run", "to", "topic", "bytes"):
+        table.add_column(name, no_wrap=True)
     for entry in entries:
         nbytes = f"{entry.nbytes:,}" if entry.event == "close" else ""
         table.add_row(entry.at[:19], entry.event, entry.run, entry.peer, entry.topic.value, nbytes)
-    console.print(table)
+    _print_whole(table)
 
 
 def verify_ledger(homes: Path, party: str, *, json: bool) -> None:
     """Verify a party's ledger and print its head."""
-    from ..parties.home import PartyHome, find_home
+    from ..parties.home import PartyHome
     from ..parties.ledger import Ledger
 
-    verdict = Ledger(PartyHome(find_home(homes, party))).verify()
+    verdict = Ledger(PartyHome(_home(homes, party))).verify()
     if json:
         sys.stdout.write(json_module.dumps({"entries": verdict.entries, "head": verdict.head}) + "\n")
     else:
@@ -254,6 +280,12 @@ def say(error: IsthmusError, words: Sequence[str]) -> None:
         sys.stdout.write(json_module.dumps({"error": said}) + "\n")
     else:
         Console(stderr=True, highlight=False, soft_wrap=True).print(error.text(), style="red", markup=False)
+
+
+def _print_whole(table: Table) -> None:
+    """Print a table as wide as it is: names of runs are there to be copied, and a pipe has no width."""
+    width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+    console.print(table, width=max(width, console.width), soft_wrap=True)
 
 
 def _bytes(count: int) -> str:
