@@ -120,6 +120,32 @@ def test_a_flow_of_ones_own_runs_the_steps_in_twenty_lines(world: Any, server: A
     assert len(list(world.homes.glob("lab/models/*/part.safetensors"))) == 1
 
 
+def test_training_stops_when_the_parties_no_longer_share_the_same_patients(world: Any, server: Any) -> None:
+    program = (
+        "import asyncio, sys; from isthmus.flows import Shared, VerticalJob, train_vertical; "
+        "asyncio.run(train_vertical(VerticalJob.from_file(sys.argv[1]), Shared('another', '0' * 64, None)))"
+    )
+    env = {**os.environ, **server.env, "ISTHMUS_HOMES": str(world.homes), "ISTHMUS_RUNS": str(world.runs)}
+    words = [sys.executable, "-c", program, str(world.job_file())]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=100)
+    assert "error[run.realigned]" in done.stderr
+    assert not list(world.homes.glob("*/models/*"))
+
+
+def test_a_server_that_does_not_answer_is_said_and_nothing_starts(world: Any) -> None:
+    nowhere = {"PREFECT_API_URL": "http://127.0.0.1:1/api"}
+    done = world.command("run", str(world.job_file()), env=nowhere)
+    assert done.returncode == 2
+    assert "error[prefect.unreachable]" in done.stderr
+    assert not list(world.homes.glob("*/runs"))
+
+
+def test_a_deployment_needs_a_server_that_outlives_it(world: Any) -> None:
+    done = world.command("serve", env={"PREFECT_API_URL": ""})
+    assert done.returncode == 2
+    assert "error[prefect.unreachable]" in done.stderr
+
+
 def _deployment(server: Any, name: str) -> Any:
     flow, deployment = name.split("/")
     found = _post(server, "/deployments/filter", {"deployments": {"name": {"any_": [deployment]}}})
