@@ -16,6 +16,7 @@ import asyncio
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -60,8 +61,8 @@ class Row(_Result):
 
     kind: Literal["alone", "all_rows", "pooled"]
     party: str | None = None
-    train_rows: int
-    columns: int
+    train_rows: int | None  # None where a party's policy publishes no counts; `columns` as well
+    columns: int | None
     network: Score  # the job's own model, whatever its kind
     logistic: Score
     boosting: Score
@@ -104,8 +105,19 @@ class Baselines(_Result):
 
 
 def may_pool(homes: Path, job: VerticalJob) -> list[PartyHome]:
-    """The homes of all parties, if every policy allows that one process reads them; else raises `PolicyRefusal`."""
-    found = [PartyHome(find_home(homes, party.name)) for party in job.parties]
+    """The homes of all parties, if every policy allows that one process reads them; else raises `PolicyRefusal`.
+
+    This also runs in the coordinating flow, whose errors Prefect keeps. So of an error in a party.yaml, which names
+    datasets and columns, only what a vault may tell is raised.
+    """
+    try:
+        found = [PartyHome(find_home(homes, party.name)) for party in job.parties]
+    except IsthmusError as error:
+        public = public_failure(Phase.COMPARE, error, job.aliases()).error()
+    else:
+        public = None
+    if public is not None:
+        raise public  # afresh: no cause and no context travels with it
     for home in found:
         if home.config.policy.pooled_baselines != "allow":
             raise PolicyRefusal("policy.baselines", party=home.name)
@@ -180,9 +192,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         temporary.replace(options.out)
         return 0
     except IsthmusError as error:
-        _log.error("%s", error)  # without its detail: this log is the coordinator's
-        sys.stdout.write(public_failure(Phase.COMPARE, error, aliases).model_dump_json() + "\n")
+        public = public_failure(Phase.COMPARE, error, aliases)
+        _log.error("%s", public.error())  # this log is the coordinator's
+        sys.stdout.write(public.model_dump_json() + "\n")
         return error.exit_code
+    except Exception as failure:  # its text may hold what it read: of such a fault only the place is written down
+        place = "".join(traceback.format_tb(failure.__traceback__))
+        _log.error("a fault of ours: %s\n%s", type(failure).__name__, place)
+        sys.stdout.write(public_failure(Phase.COMPARE, InternalError("internal"), aliases).model_dump_json() + "\n")
+        return InternalError.exit_code
 
 
 def _say(done: int, total: int, name: str) -> None:

@@ -117,7 +117,11 @@ def compare(job: VerticalJob, homes: Sequence[PartyHome], run: str, say: Told) -
     active = next(home for home in homes if home.name == job.active.name)
     gain = _gain(active, run, contenders[0], better.party or "", scores[f"{better.party} alone"])
     return Baselines(
-        test_rows=len(test) if counts else None, rows=tuple(rows), gain=gain, linkage=linkage, seconds=time.monotonic() - began
+        test_rows=len(test) if counts else None,
+        rows=tuple(rows),
+        gain=gain,
+        linkage=linkage,
+        seconds=time.monotonic() - began,
     )
 
 

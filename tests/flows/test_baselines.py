@@ -1,6 +1,7 @@
 """What a simulation compares with: who may be pooled, what comes out, and that a policy is obeyed here too."""
 
 import asyncio
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from isthmus.flows.baselines import Baselines, may_pool, run_baselines
+from isthmus.flows.baselines import main as baselines_main
 from isthmus.flows.contenders import _one_hot, _ordinal, compare
 from isthmus.flows.demo import demo_job, make_homes, true_persons
 from isthmus.flows.jobs import VerticalJob
@@ -152,6 +154,45 @@ def test_what_the_policy_does_not_publish_is_not_told_by_this_way_either(homes: 
     baselines = compare(JOB, may_pool(homes, JOB), RUN, lambda *_: None)
     assert (baselines.rows, baselines.gain, baselines.linkage) == ((), None, None)
     assert baselines.withheld_by == ("insurer",)
+
+
+def test_counts_and_curves_are_withheld_each_by_itself(homes: Path) -> None:
+    align_by_truth(homes)
+    edit_policy(homes, "lab", publish=["metrics"])
+    baselines = compare(JOB, may_pool(homes, JOB), RUN, lambda *_: None)
+    assert baselines.linkage is None
+    assert baselines.test_rows is None
+    assert {(row.train_rows, row.columns, row.roc) for row in baselines.rows} == {(None, None, None)}
+    assert baselines.rows[0].network.auc > 0
+
+
+def test_what_is_wrong_in_a_party_yaml_is_told_without_its_names(homes: Path) -> None:
+    path = homes / "lab" / "party.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["datasets"]["planted_set"] = {"sql": "x", "row_id": "y", "identifiers": {"planted_id": {"colums": ["a"]}}}
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError) as error:
+        may_pool(homes, JOB)
+    assert error.value.code == "home.invalid"
+    assert "lab" in str(error.value)
+    assert "planted" not in error.value.text() + repr(error.value.facts) + error.value.detail
+    assert error.value.__cause__ is error.value.__context__ is None
+
+
+def test_the_text_of_an_exception_reaches_neither_the_log_nor_the_flow(
+    homes: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("plantedrow77")
+
+    monkeypatch.setattr("isthmus.flows.contenders.compare", fail)
+    job = tmp_path / "job.json"
+    job.write_text(json.dumps(JOB.canonical()))
+    words = ["--homes", str(homes), "--run", RUN, "--job", str(job), "--out", str(tmp_path / "out.json")]
+    assert baselines_main(words) == 1
+    said = capfd.readouterr()
+    assert '"code":"internal"' in said.out
+    assert "plantedrow77" not in said.out + said.err
 
 
 def test_categories_become_columns_and_missing_values_their_own() -> None:
