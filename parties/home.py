@@ -116,12 +116,20 @@ class PartyHome:
         """The party's part of the model of one run."""
         return self.folder / "models" / run
 
+    @property
+    def _ledger_key_file(self) -> Path:
+        return self.folder / "ledger.key"
+
+    def has_ledger_key(self) -> bool:
+        """Whether the ledger's key was made already."""
+        return self._ledger_key_file.exists()
+
     def ledger_key(self) -> bytes:
         """The 32 bytes that key the ledger's chain, made at first use and readable by the owner alone.
 
         Raises `InternalError` ``ledger.broken`` for a file that holds something else.
         """
-        path = self.folder / "ledger.key"
+        path = self._ledger_key_file
         with disk_errors(self.name):
             if not path.exists():
                 _make_key(path)

@@ -1,10 +1,12 @@
-"""The ledger: what left this party, to whom, for which job.
+"""The ledger: what left this party for its peers, for which job. (What its flow is told is in the run's report.)
 
 A channel writes one entry before the first byte of every topic and one when it closes, with the bytes and a keyed
 digest of all that was sent. Each entry is chained to the one before by an HMAC under the home's `ledger.key`.
 
-Adversary: someone who can change `state.duckdb` but cannot read `ledger.key` cannot change, drop or insert an entry
-unnoticed; cutting off the newest entries shows only to someone who noted the head (a run's report holds it).
+Adversary: someone who can change `state.duckdb` but can neither read nor replace `ledger.key` cannot change, drop or
+insert an entry unnoticed. Cutting off the newest entries, or all of them, shows only to someone who noted the head (a
+run's report holds it); so does a whole new chain under a new key. A chain whose key is gone cannot be verified, nor
+continued: nothing leaves until both files were put aside.
 """
 
 from __future__ import annotations
@@ -51,10 +53,16 @@ class Verdict:
 
 
 class Ledger:
-    """The chain of one party."""
+    """The chain of one party.
+
+    Raises `InternalError` ``ledger.broken`` where there are entries but no key.
+    """
 
     def __init__(self, home: PartyHome) -> None:
-        self._party, self._key, self._state = home.name, home.ledger_key(), State(home)
+        self._party, self._state = home.name, State(home)
+        if not home.has_ledger_key() and self._rows():
+            raise InternalError("ledger.broken", party=home.name, entry=1, detail="ledger.key is gone")
+        self._key = home.ledger_key()
 
     def append(self, entry: Entry) -> None:
         """Write one entry, or raise; only then may bytes leave."""

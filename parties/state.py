@@ -175,6 +175,7 @@ def _create(path: Path, party: str) -> None:
                 connection.execute(_SCHEMA)
                 connection.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
                 connection.execute("CHECKPOINT")  # all of it into the one file that is renamed, or an error
+            new.chmod(0o600)  # it will hold the rows' ids; DuckDB and the umask of a shell would let others read them
             new.replace(path)
         finally:
             _drop(new, log)

@@ -120,6 +120,17 @@ def test_a_full_disk_stops_the_send_and_keeps_the_chain_whole(home: PartyHome, w
     assert Ledger(home).verify().entries == 3
 
 
+def test_a_ledger_whose_key_is_gone_is_broken_before_anything_leaves(home: PartyHome) -> None:
+    _filled(home, 2)
+    key = home.folder / "ledger.key"
+    key.unlink()
+    for _ in range(2):
+        with pytest.raises(InternalError) as caught:
+            Ledger(home)
+        assert caught.value.code == "ledger.broken"
+        assert not key.exists(), "a new key would hide that the old one is gone"
+
+
 def test_entries_come_back_as_they_were_written_oldest_first(home: PartyHome) -> None:
     ledger = _filled(home)
     assert [entry.run for entry in ledger.entries()] == ["r-0", "r-1", "r-0", "r-1", "r-0"]

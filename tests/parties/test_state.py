@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -228,3 +229,12 @@ def test_duckdbs_words_for_a_disk_that_refuses_are_known(home: PartyHome, words:
 def test_another_error_of_duckdb_passes(home: PartyHome) -> None:
     with pytest.raises(duckdb.CatalogException), State(home).transaction() as connection:
         connection.execute("SELECT * FROM nowhere")
+
+
+def test_the_state_is_for_the_owner_alone_whatever_the_umask(home: PartyHome) -> None:
+    before = os.umask(0o022)
+    try:
+        State(home).begin_attempt("r-1", "a" * 64, fixed_seed=None, fresh=False)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(home.state_file.stat().st_mode) == 0o600
