@@ -1,7 +1,7 @@
 """`isthmus check`: what a job would do, said before anything leaves.
 
-Every party whose home is on this machine is asked: its policy judges the terms, its store counts rows and looks at the
-columns' types. No vault starts, no ledger row is written, no channel is opened.
+Every party whose home is on this machine is asked: its policy judges the terms, its store reads what the job would use
+and finds what is wrong with it. No vault starts, no ledger row is written, no channel is opened.
 """
 
 from __future__ import annotations
@@ -133,12 +133,17 @@ def who_learns_what(job: VerticalJob) -> list[tuple[str, str]]:
         ),
         (
             active,
-            f"the cut layer of {them}: numbers made from their columns, from which something of them can be guessed",
+            f"the cut layer of {them} for every shared patient: numbers made from their columns, from which those "
+            "can be guessed, and a single one all but read",
         ),
-        (active, "the score of every shared patient that is held out"),
+        (active, "a score for every shared patient"),
     ]
+    logistic = isinstance(job.model, LogisticModel)
     for name in passive:
         lines.append((name, f"which of its patients {active} has too, and how many keys {active} has"))
-        lines.append((name, f"gradients, from which {active}'s labels can be guessed"))
+        if len(passive) > 1:
+            lines.append((name, "which of these all other parties have too"))
+        told = "whose sign is" if logistic else "from which can be guessed"
+        lines.append((name, f"gradients, {told} {active}'s label of every patient trained on"))
     lines.append(("the coordinator", "what the policies publish, and nothing of a row"))
     return lines

@@ -37,9 +37,11 @@ class Publisher:
         if isinstance(event, Progress):
             if self._too_soon(event):
                 return
-            if "counts" not in self._allowed:  # how many rows there are is a count: say only the share that is done
-                share = round(100 * event.done / event.total) if event.total else 100
-                event = event.model_copy(update={"done": share, "total": 100})
+            if "counts" not in self._allowed:
+                # Work goes in chunks and batches of known size, so that even a share tells how many rows there are.
+                if event.done < event.total:
+                    return
+                event = event.model_copy(update={"done": 1, "total": 1})
         self._put(event)
 
     def failure(self, phase: Phase, error: IsthmusError) -> None:

@@ -48,7 +48,9 @@ class Policy(BaseModel):
     release: dict[str, Release] = Field(default_factory=dict, description="By dataset.")
     max_epochs: int = Field(default=0, ge=0, description="The most epochs of training that a job may ask for.")
     publish: tuple[Publishable, ...] = Field(
-        default=(), description="What the party's flow, and so the Prefect server and the coordinator, may be told."
+        default=(),
+        description="What the party's flow, and so the Prefect server and the coordinator, may be told by its vault. "
+        "Its peers tell by their own policies what they know too: shared patients, bytes that came from this party.",
     )
     pooled_baselines: Literal["deny", "allow"] = Field(
         default="deny", description="Simulations only: one process may read this party's rows beside its peers'."

@@ -14,10 +14,11 @@
     EVALUATE
            FORWARD  k→A  the cut layer of the rows to score
 
-**Who learns what**: A learns a cut layer for every shared patient, from which something of k's columns can be guessed,
-and the scores. k learns a gradient for every training patient, and from those most of A's labels can be guessed: their
-norm and direction tell the outcomes apart (Li et al. 2022). This module neither measures nor hides that. Nobody learns
-another party's weights.
+**Who learns what**: A learns a cut layer for every shared patient and the scores. The cut layer is a function of k's
+columns with few unknowns: one column under logistic regression is known but for its scale and sign. k learns a gradient
+for every training patient, and from those A's labels: under logistic regression each gradient's sign is the label, and
+under a network norm and direction tell the outcomes apart (Li et al. 2022). k also learns in which epochs the
+validation AUC was the best so far. This module neither measures nor hides any of that. No weights are sent.
 
 **Adversary**: semi-honest. Shapes, types and finiteness of all that a peer sends are checked; that it is honest is not.
 
