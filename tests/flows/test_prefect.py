@@ -78,7 +78,8 @@ def test_a_failing_job_fails_its_run_with_the_code_and_stops_the_other_party(wor
 def test_a_served_deployment_has_a_form_and_runs_what_the_form_sends(world: Any, server: Any) -> None:
     world.job["name"] = "from-the-form"
     env = {**os.environ, **server.env, "ISTHMUS_HOMES": str(world.homes), "ISTHMUS_RUNS": str(world.runs)}
-    words = [sys.executable, "-m", "isthmus.flows.cli", "serve", "--name", "test-serve"]
+    words = [sys.executable, "-m", "isthmus.flows.cli", "serve", str(world.job_file()), "--name", "test-serve"]
+    words += ["--cron", "0 3 1 1 *"]
     with (world.folder / "serve.log").open("wb") as log:
         serving = subprocess.Popen(words, cwd=world.folder, env=env, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -94,6 +95,11 @@ def test_a_served_deployment_has_a_form_and_runs_what_the_form_sends(world: Any,
         assert ended["state_type"] == "COMPLETED", ended["state"]
         assert {child["name"] for child in _children(server, ended)} == {"insurer", "lab"}
         assert list(world.runs.glob("from-the-form-*/report.html"))
+        scheduled = {
+            "deployments": {"id": {"any_": [deployment["id"]]}},
+            "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        }
+        assert _wait_for(lambda: _post(server, "/flow_runs/filter", scheduled), serving)  # by the cron
     finally:
         serving.terminate()
         serving.wait(20)
