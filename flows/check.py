@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from ..parties.errors import IsthmusError
@@ -17,7 +18,10 @@ from ..parties.store import Store
 from .jobs import LogisticModel, VerticalJob
 from .own_data import look_at
 
-POINT_NBYTES, CUT_POINT_NBYTES, INDEX_NBYTES, SEED_NBYTES, FLOAT_NBYTES = 33, 16, 4, 32, 4
+POINT_NBYTES, CUT_POINT_NBYTES, INDEX_NBYTES, SEED_NBYTES, LEAF_NBYTES, FLOAT_NBYTES = 33, 16, 4, 32, 66, 4
+CHUNK_ROWS = 4096  # in a message, of points and of rows to score; not imported, since that would load torch
+ENVELOPE_NBYTES = 128  # what a message takes beside its values: header and padding
+SETUP_NBYTES = 2048
 
 
 @dataclass(frozen=True)
@@ -87,39 +91,56 @@ def _ask(job: VerticalJob, homes: Path, name: str) -> Asked:
 
 
 def _leaving(job: VerticalJob, rows: dict[str, int | None]) -> list[Leaving]:
-    active, training, passes = job.active.name, job.training, len(job.align.passes)
-    width = 1 if isinstance(job.model, LogisticModel) else job.model.bottom[-1]
-    proposal = len(json.dumps(job.canonical()))
+    active, width = job.active.name, 1 if isinstance(job.model, LogisticModel) else job.model.bottom[-1]
+    proposal = len(json.dumps(job.canonical())) + 2 * ENVELOPE_NBYTES
     found = []
     for passive in (party.name for party in job.passive):
-        mine, theirs = rows[active], rows[passive]
         for sender, receiver in ((active, passive), (passive, active)):
             found.append(Leaving(sender, receiver, Topic.AGREE, "the job itself", proposal))
-        shared = None if mine is None or theirs is None else min(mine, theirs)
-        up = (
-            None
-            if mine is None or theirs is None or shared is None
-            else passes * (POINT_NBYTES * mine + theirs // 8 + INDEX_NBYTES * shared)
-        )
-        down = (
-            None
-            if mine is None or theirs is None
-            else passes * (POINT_NBYTES * theirs + CUT_POINT_NBYTES * mine + SEED_NBYTES)
-        )
+        up, down = _aligning(job, rows[active], rows[passive])
         found.append(Leaving(active, passive, Topic.ALIGN, "enciphered linkage keys, a bitmap", up))
         found.append(Leaving(passive, active, Topic.ALIGN, "enciphered linkage keys, a seed", down))
-        if shared is None:
-            forward = backward = scored = None
-        else:
-            test, validation = int(shared * training.test_share), int(shared * training.validation_share)
-            train = shared - test - validation
-            forward = training.epochs * (train + validation) * width * FLOAT_NBYTES
-            backward = training.epochs * train * width * FLOAT_NBYTES
-            scored = test * width * FLOAT_NBYTES
+        found.append(Leaving(active, passive, Topic.SETUP, "settings and digests", SETUP_NBYTES))
+        found.append(Leaving(passive, active, Topic.SETUP, "the epochs it can go on from", 2 * ENVELOPE_NBYTES))
+        forward, backward, scored = _learning(job, rows[active], rows[passive], width)
         found.append(Leaving(passive, active, Topic.TRAIN, f"cut layer, {width} numbers a patient", forward))
         found.append(Leaving(active, passive, Topic.TRAIN, f"gradients, {width} numbers a patient", backward))
         found.append(Leaving(passive, active, Topic.EVALUATE, f"cut layer, {width} numbers a patient", scored))
     return found
+
+
+def _aligning(job: VerticalJob, mine: int | None, theirs: int | None) -> tuple[int | None, int | None]:
+    """Bytes of `psi.star` from the active party to a passive one, and back."""
+    if mine is None or theirs is None:
+        return None, None
+    passes, shared = len(job.align.passes), min(mine, theirs)
+    up = POINT_NBYTES * mine + theirs // 8 + 1 + INDEX_NBYTES * shared
+    down = POINT_NBYTES * theirs + CUT_POINT_NBYTES * mine + SEED_NBYTES
+    common = INDEX_NBYTES * shared + LEAF_NBYTES * len(job.passive)
+    messages = 6 + mine // CHUNK_ROWS + theirs // CHUNK_ROWS  # a pass
+    return (
+        passes * (up + messages * ENVELOPE_NBYTES) + common + 6 * ENVELOPE_NBYTES,
+        passes * (down + messages * ENVELOPE_NBYTES) + 6 * ENVELOPE_NBYTES,
+    )
+
+
+def _learning(
+    job: VerticalJob, mine: int | None, theirs: int | None, width: int
+) -> tuple[int | None, int | None, int | None]:
+    """Bytes of `vertical.split`: cut layers and gradients in training, cut layers of the held-out patients."""
+    if mine is None or theirs is None:
+        return None, None, None
+    training, shared, row_nbytes = job.training, min(mine, theirs), width * FLOAT_NBYTES
+    validation, test = (ceil(shared * share) for share in (training.validation_share, training.test_share))
+    train = ceil(shared * (1 - training.validation_share - training.test_share)) + 1  # parts are rounded
+    batches = 1 + train // training.batch_size
+    backward = training.epochs * (train * row_nbytes + (batches + 1) * ENVELOPE_NBYTES)
+    validating = validation * row_nbytes + (1 + validation // CHUNK_ROWS) * ENVELOPE_NBYTES
+    return (
+        backward + training.epochs * validating,
+        backward,
+        test * row_nbytes + (1 + test // CHUNK_ROWS) * ENVELOPE_NBYTES,
+    )
 
 
 def who_learns_what(job: VerticalJob) -> list[tuple[str, str]]:
