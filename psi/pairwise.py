@@ -6,6 +6,7 @@ each side (a, b), an order of each side's set drawn from the operating system, a
 ::
 
     0  A⇄B  POINTS   the size of each side's set; and whether any overlap will do for it (a floor of 1)
+       A⇄B  POINTS   unless any will do for both: whether the smaller set is enough for each one's floor
     1  A⇄B  POINTS   H(x)^a in A's order, H(y)^b in B's order: 33-byte points, both sides at the same time
     2  B→A  DOUBLED  A's points enciphered again, H(x)^ab, cut to 16 bytes, in an order drawn from a seed only B knows
              A enciphers B's points again and compares: it learns the size of the intersection and no position
@@ -20,7 +21,8 @@ ascending order of the doubly enciphered values within a pass, passes one after 
 
 **Who learns what**: both learn which of their rows the other one has, pass by pass, and the number of rows with which
 the other one takes part in each pass. A stop at a floor tells both that the overlap is smaller than that floor; A then
-knows the exact size as well, and nobody knows a position. Nothing is said about rows that do not match.
+knows the exact size as well (of a set that is not smaller than the floor), and nobody knows a position. Nothing is said
+about rows that do not match.
 
 **Adversary**: semi-honest. Both follow the steps and may keep all they see; telling a row from an enciphered key then
 means solving the decisional Diffie-Hellman problem on P-256, with SHA-256 as a random oracle. A party that lies about
@@ -158,8 +160,11 @@ def _align(
                 keys = linkage.keys(number, unmatched)
             size = len(keys.keys)
             peer_size, any_will_do = _exchange_sizes(channel, number, size, floor)
+            needed = 0 if judged or any_will_do else floor
             found = _NO_MATCHES
             if size and peer_size:
+                if needed:
+                    _judge_sizes(channel, min(size, peer_size), needed)
                 order = permutation(secrets.token_bytes(_SEED_NBYTES), size)
                 cipher = Cipher(pool)
                 try:
@@ -170,7 +175,7 @@ def _align(
                             rows=keys.rows[order],
                             keys=[keys.keys[place] for place in order.tolist()],
                             peer_size=peer_size,
-                            needed=0 if judged or any_will_do else floor,
+                            needed=needed,
                             progress=Progress(number, len(passes), size + peer_size, on_progress),
                         )
                     )
@@ -197,6 +202,16 @@ def _exchange_sizes(channel: Channel, number: int, size: int, floor: int) -> tup
     if fields["pass"] != number or not 0 <= fields["size"] <= MAX_ELEMENTS:
         raise channel.refuse(Topic.ALIGN, "the peer is in another pass, or its set is too large")
     return fields["size"], floor <= 1 and fields["any"]
+
+
+def _judge_sizes(channel: Channel, most: int, floor: int) -> None:
+    """Step 0: stop before a point leaves if not even a whole set in the other would be enough.
+
+    Otherwise A could ask with a set of one after that one, and would read the answer off the size in step 3.
+    """
+    channel.send(Topic.ALIGN, Step.POINTS, {"enough": most >= floor})
+    if await_verdict(channel, Step.POINTS) is None or most < floor:
+        raise PolicyRefusal("policy.too_few")
 
 
 def _initiate(side: _Pass) -> _Matches:

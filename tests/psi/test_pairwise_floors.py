@@ -104,3 +104,12 @@ def test_a_party_whose_keys_are_all_repeated_shares_nobody(align):
     assert lab.code == insurer.code == "align.none"
     lab, insurer, _ = align((2, 1), ["1", "1"], ["1", "2"])
     assert lab.code == insurer.code == "policy.too_few"
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(OURS[-1:], THEIRS), (OURS, THEIRS[:1])])
+@pytest.mark.parametrize("floors", [(4, 4), (1, 4), (4, 1)])
+def test_a_set_smaller_than_a_floor_is_refused_before_any_point_leaves(align, floors, ours, theirs):
+    lab, insurer, between = align(floors, ours, theirs)
+    assert lab.code == insurer.code == "policy.too_few"
+    assert steps(between.left_sent) == steps(between.right_sent) == {Step.POINTS}
+    assert not any(message.arrays for message in (*between.left_sent, *between.right_sent))
