@@ -110,12 +110,12 @@ def may_pool(homes: Path, job: VerticalJob) -> list[PartyHome]:
     This also runs in the coordinating flow, whose errors Prefect keeps. So of an error in a party.yaml, which names
     datasets and columns, only what a vault may tell is raised.
     """
+    found: list[PartyHome] = []
+    public: IsthmusError | None = None
     try:
         found = [PartyHome(find_home(homes, party.name)) for party in job.parties]
     except IsthmusError as error:
         public = public_failure(Phase.COMPARE, error, job.aliases()).error()
-    else:
-        public = None
     if public is not None:
         raise public  # afresh: no cause and no context travels with it
     for home in found:
