@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 
 from ..parties.errors import InputError, InternalError, IsthmusError
 from . import terminal
@@ -39,7 +40,7 @@ def demo(
     homes: Homes = Path("demo"),
     runs: Runs = Path("runs"),
     patients: int | None = None,
-    epochs: int | None = None,
+    epochs: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     baselines: bool = True,
     json: Json = False,
 ) -> None:
@@ -62,8 +63,9 @@ def demo(
     job = demo_job(patients=patients, epochs=epochs)
     if not json:
         terminal.console.print(
-            "[bold]isthmus demo[/]    a lab and an insurer; real patients (SUPPORT2), mistyped identities (FEBRL4);\n"
-            "                which columns sit where, and who has which identity, is our arrangement\n"
+            "[bold]isthmus demo[/]    a lab and an insurer; real patients (SUPPORT2), mistyped\n"
+            "                identities (FEBRL4); which columns sit where, and who has\n"
+            "                which identity, is our arrangement\n"
         )
     terminal.run_and_show(job, homes=homes, runs=runs, baselines=baselines, json=json, demo=True)
 
@@ -111,7 +113,7 @@ def check(job: Path, *, homes: Homes = Path("homes"), json: Json = False) -> Non
     from .check import check_job
     from .jobs import VerticalJob
 
-    terminal.show_check(check_job(VerticalJob.from_file(job), homes), json=json)
+    terminal.show_check(check_job(VerticalJob.from_file(job), homes), homes, json=json)
 
 
 @app.command
@@ -141,7 +143,10 @@ def serve(
     loaded = VerticalJob.from_file(job) if job else None
     if cron and loaded is None:
         raise InputError("job.invalid", problem="a schedule needs a job file", where="--cron")
+    if loaded is not None:
+        terminal.find_homes(loaded, homes)
     terminal.prepare_prefect(homes, runs)
+    terminal.require_server()
     from .deploy import serve_vertical
 
     serve_vertical(name, loaded, cron)
@@ -221,7 +226,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as failure:
         if os.environ.get("ISTHMUS_DEBUG"):
             raise
-        terminal.say(InternalError("internal", party="isthmus", detail=repr(failure)), words)
+        ours = InternalError("internal", party="isthmus", detail=repr(failure))
+        ours.next = "run it again with ISTHMUS_DEBUG=1 to see the trace"
+        terminal.say(ours, words)
         sys.exit(1)
 
 

@@ -106,6 +106,8 @@ def _result(summary: Summary) -> str:
         body += table(header, [cells for cells, _ in lines], strong=[strong for _, strong in lines])
         held_out, gain = summary["split"]["test"], (summary["baselines"] or {}).get("gain")
         words = f"On {held_out:,} held-out patients. " if held_out is not None else ""
+        if summary["baselines"]:
+            words += f"Alone means one party's columns, with {summary['active']}'s label. "
         if gain is not None:
             words += (
                 f"Gain over {gain['over']} alone, on the same patients: {gain['value']:+.3f} "
@@ -121,7 +123,9 @@ def _result(summary: Summary) -> str:
     if "roc" in summary["curves"]:
         figures += figure(plots.roc_plot(summary, themed=True), "ROC curve on held-out patients")
     if "calibration" in summary["curves"]:
-        figures += figure(plots.calibration_plot(summary, themed=True), "Calibration on held-out patients")
+        figures += figure(
+            plots.calibration_plot(summary, themed=True), "Calibration on held-out patients (dotted: perfect)"
+        )
     body += f'<div class="pair">{figures}</div>' if figures else ""
     others = [(name, summary["metrics"][name]) for name in _METRICS if name != "auc" and name in summary["metrics"]]
     if others:

@@ -98,7 +98,6 @@ def calibration_plot(summary: Mapping[str, Any], *, themed: bool = False) -> str
         figure, axes = _square("predicted risk", "observed share")
         curve = summary["curves"]["calibration"]
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (2, 3)))
-        axes.text(0.80, 0.86, "perfect", color=FAINT, ha="right", rotation=45, rotation_mode="anchor", fontsize=9)
         axes.plot(curve["x"], curve["y"], "o-", color=TOGETHER, linewidth=1.8, markersize=5)
         return _svg(figure, "calibration", themed)
 

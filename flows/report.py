@@ -25,14 +25,14 @@ from .journal import Journal
 from .runs import RunRecord
 
 SCHEMA_VERSION = 1
-SUMMARY_FILE, PAGE_FILE = "summary.json", "report.html"
+SUMMARY_FILE, PAGE_FILE, PLOT_FILE = "summary.json", "report.html", "roc.svg"
 MAX_PLOT_NBYTES = 200_000  # of a plot inside Prefect's artifact
 _PARTS = {"train": "train_rows", "validation": "validation_rows", "test": "test_rows"}
 _LINKAGE = {"null": "keys_null", "repeated": "keys_repeated", "used": "keys_used"}
 _TITLES = {
     "alone": "{party} alone",
     "all_rows": "{party} on all its rows",
-    "together": "together, nothing shared",
+    "together": "together, no row shared",
     "pooled": "pooled, forbidden in real life",
 }
 
@@ -45,6 +45,7 @@ class Report:
 
     page: Path
     summary: Path
+    plot: Path | None  # None where no policy lets a curve go
 
 
 def summarise(job: VerticalJob, journal: Journal, record: RunRecord, *, baselines: Baselines | None = None) -> Summary:
@@ -85,13 +86,17 @@ def summarise(job: VerticalJob, journal: Journal, record: RunRecord, *, baseline
 
 
 def write_report(folder: Path, summary: Summary) -> Report:
-    """Write `summary.json` and `report.html`, one page that needs no other file and no network."""
+    """Write `summary.json`, `report.html`, one page that needs no other file and no network, and the ROC plot alone."""
     from .page import page  # with matplotlib, which the command line does not wait for
+    from .plots import roc_plot
 
-    report = Report(folder / PAGE_FILE, folder / SUMMARY_FILE)
+    report = Report(folder / PAGE_FILE, folder / SUMMARY_FILE, folder / PLOT_FILE if summary["curves"] else None)
+    texts = {report.summary: json.dumps(summary, indent=2) + "\n", report.page: page(summary)}
+    if report.plot is not None:
+        texts[report.plot] = roc_plot(summary)
     with disk_errors("the coordinator"):
         folder.mkdir(parents=True, exist_ok=True)
-        for path, text in ((report.summary, json.dumps(summary, indent=2) + "\n"), (report.page, page(summary))):
+        for path, text in texts.items():
             temporary = path.with_name(path.name + ".partial")
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(path)

@@ -26,10 +26,11 @@ class Screen:
         self._parties = [party.name for party in job.parties]
         self._shown = _PHASES if baselines else _PHASES[:-1]
         self._live = console.is_terminal
+        bar = 20 if console.width >= 100 else 8  # the words matter more
         self._progress = Progress(
-            TextColumn("  {task.fields[number]} {task.description:<10}"),
-            BarColumn(bar_width=20, table_column=RichColumn(width=20)),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("  {task.fields[number]} {task.description:<10}", table_column=RichColumn(width=14)),
+            BarColumn(bar_width=bar, table_column=RichColumn(width=bar)),
+            TextColumn("{task.fields[note]}", table_column=RichColumn(no_wrap=True)),
             console=console,
             disable=not self._live,
         )
@@ -72,7 +73,7 @@ class Screen:
         self._shares[phase][party] = 1.0
         self._note(phase, "done", " ".join(f"{name} {_DONE}" for name in finished))
         if len(finished) == self._workers(phase) and not self._live:
-            self._console.print(f"  {_PHASES.index(phase) + 1} {phase.value:<10} {self._text(phase)}")
+            self._console.print(f"  {_PHASES.index(phase) + 1} {phase.value:<10} {self._text(phase)}", soft_wrap=True)
 
     def _note(self, phase: Phase, name: str, text: str) -> None:
         self._notes[phase][name] = text

@@ -103,19 +103,34 @@ def run_and_show(
             out.print(line, soft_wrap=True)
 
 
+def require_server() -> None:
+    """Raise `InputError` ``prefect.unreachable`` unless a Prefect server is configured and answers."""
+    from prefect.settings import PREFECT_API_URL
+
+    try:
+        _must_answer(PREFECT_API_URL.value() or "")
+    except InputError as error:
+        error.next = "`prefect server start`, then `export PREFECT_API_URL=http://127.0.0.1:4200/api`"
+        raise
+
+
+def _must_answer(url: str) -> None:
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=10):  # noqa: S310  (the user's setting)
+            pass
+    except urllib.error.HTTPError:  # it answers: what it lacks (a login, say) Prefect itself tells
+        pass
+    except (OSError, ValueError) as failure:
+        raise InputError("prefect.unreachable", detail=str(failure)) from failure
+
+
 @contextmanager
 def _server() -> Iterator[EmbeddedServer | None]:
     """The Prefect server that is configured, if it answers (None); without one, one of our own, still starting."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     if url := PREFECT_API_URL.value():
-        try:
-            with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=10):  # noqa: S310  (the user's setting)
-                pass
-        except urllib.error.HTTPError:  # it answers: what it lacks (a login, say) Prefect itself tells
-            pass
-        except (OSError, ValueError) as failure:
-            raise InputError("prefect.unreachable", detail=str(failure)) from failure
+        _must_answer(url)
         yield None
         return
     from .embedded import embedded_server
@@ -127,13 +142,36 @@ def _server() -> Iterator[EmbeddedServer | None]:
 def _closing_lines(
     job: VerticalJob, summary: dict[str, Any], homes: Path, folder: Path, seconds: float, *, demo: bool
 ) -> list[str]:
-    left = "   ".join(f"left {party.name} {_bytes(summary['bytes_left'].get(party.name, 0))}" for party in job.parties)
+    sent = "   ".join(f"left {party.name} {_bytes(summary['bytes_left'].get(party.name, 0))}" for party in job.parties)
     parts = ", ".join(str(homes / party.name / "models" / folder.name / "part.safetensors") for party in job.parties)
-    lines = [f"\n  {left}   {seconds:.0f} s   ledger ✓", f"  report  {folder / 'report.html'}", f"  models  {parts}"]
+    lines = [
+        "",
+        *_found_lines(job, summary),
+        f"  {sent}   {seconds:.0f} s   ledger ✓",
+        f"  report  {folder / 'report.html'}" + (f"   plot  {folder / 'roc.svg'}" if summary["curves"] else ""),
+        f"  models  {parts}",
+    ]
     if demo:
         lines.append(
             f"  next    isthmus check {homes / 'vertical.yaml'} --homes {homes}   isthmus runs   README: your own data"
         )
+    return lines
+
+
+def _found_lines(job: VerticalJob, summary: dict[str, Any]) -> list[str]:
+    """Rows and shared patients, as far as the policies publish them; in a simulation the truth and the gain too."""
+    rows = {party.name: summary["parties"][party.name]["rows"] for party in job.parties}
+    known = [f"{party} {count:,}" for party, count in rows.items() if count is not None]
+    lines = []
+    if known and summary["shared"] is not None:
+        lines.append(f"  rows    {'   '.join(known)}   shared patients found {summary['shared']:,}")
+    compared = summary["baselines"] or {}
+    if linkage := compared.get("linkage"):
+        precision, recall = linkage["precision"], linkage["recall"]
+        lines.append(f"  truth   {linkage['shared']:,} shared   precision {precision:.3f}   recall {recall:.3f}")
+    if gain := compared.get("gain"):
+        low, high = gain["low"], gain["high"]
+        lines.append(f"  gain    {gain['value']:+.3f} AUC over {gain['over']} alone ({low:+.3f} to {high:+.3f})")
     return lines
 
 
@@ -169,8 +207,7 @@ def show_check(check: Check, homes: Path, *, json: bool) -> None:
 
 
 def _print_check(check: Check) -> None:
-    asked_table = Table("party", "role", "rows", "columns", "floor", "publishes", box=None)
-    asked_table.add_column("says", no_wrap=True)
+    asked_table = Table("party", "role", "rows", "columns", "floor", "publishes", "says", box=None)
     for asked in check.asked:
         verdict = f"[red]{asked.error.code}[/]" if asked.error else "[green]yes[/]"
         asked_table.add_row(
@@ -189,9 +226,11 @@ def _print_check(check: Check) -> None:
     learns = Table("who", "learns", box=None)
     for who, what in check.learns:
         learns.add_row(who, what)
-    for table in (asked_table, leaving, learns):
-        console.print(table)
+    _print_whole(asked_table)
+    for table in (leaving, learns):
         console.print()
+        console.print(table)
+    console.print()
     console.print(
         "The parties are taken to be semi-honest: each keeps to the protocol and may think about all it sees.\n"
         "Nothing has left, no ledger row was written."
@@ -285,7 +324,7 @@ def say(error: IsthmusError, words: Sequence[str]) -> None:
 def _print_whole(table: Table) -> None:
     """Print a table as wide as it is: names of runs are there to be copied, and a pipe has no width."""
     width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-    console.print(table, width=max(width, console.width), soft_wrap=True)
+    Console(highlight=False, width=max(width, console.width)).print(table, soft_wrap=True)
 
 
 def _bytes(count: int) -> str:

@@ -196,9 +196,9 @@ def test_the_terminal_shows_the_table_of_the_comparison(summary: dict[str, Any])
     lines = [line.rstrip() for line in printed(summary).splitlines()]
     assert re.fullmatch(r"held-out patients 692 +AUC \(95 % interval\) +logistic +boosting", lines[0])
     assert re.fullmatch(r"lab alone +0\.764 \(0\.724 to 0\.804\) +0\.738 +0\.770", lines[1])
-    assert re.fullmatch(r"together, nothing shared +0\.797 \(0\.752 to 0\.835\)", lines[4])
+    assert re.fullmatch(r"together, no row shared +0\.797 \(0\.752 to 0\.835\)", lines[4])
     assert [line.split("  ")[0] for line in lines[1:]] == [
-        "lab alone", "insurer alone", "insurer on all its rows", "together, nothing shared",
+        "lab alone", "insurer alone", "insurer on all its rows", "together, no row shared",
         "pooled, forbidden in real life",
     ]  # fmt: skip
 
@@ -213,7 +213,7 @@ def test_without_baselines_there_is_one_row_and_no_simulation_note() -> None:
 
 def test_the_artifact_holds_table_curve_and_next_step(summary: dict[str, Any]) -> None:
     text = markdown(summary)
-    assert "| together, nothing shared | 0.797 (0.752 to 0.835) |  |  |" in text
+    assert "| together, no row shared | 0.797 (0.752 to 0.835) |  |  |" in text
     assert "data:image/svg+xml;base64," in text and len(text) < 100_000
     assert f"isthmus runs {RUN}" in text
     assert "| lab | 1,800,000 | `bbbbbbbbbbbbbbbb` |" in text
