@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,7 @@ def test_no_planted_string_reaches_prefect_or_the_coordinator(world: Any, server
     done = world.command("run", str(world.job_file()), env={**server.env, **verbose})
     assert done.returncode == (2 if fail else 0), done.stderr
     _the_plants_were_reached(world, fail)
+    _wait_for_the_last_event(server, f"prefect.flow-run.{'Failed' if fail else 'Completed'}", world.job["name"])
     places: dict[object, bytes] = {**_kept(server.folder), **_kept(world.runs)}
     places |= {"standard output": done.stdout.encode(), "standard error": done.stderr.encode()}
     assert any(path.suffix == ".db" for path in places if isinstance(path, Path))
@@ -73,6 +77,19 @@ def test_no_planted_string_reaches_prefect_or_the_coordinator(world: Any, server
     }:  # the paths of the models are printed here, to the user alone
         found = [(place, secret) for place, secret in found if secret != str(world.homes)]
     assert found == []
+
+
+def _wait_for_the_last_event(server: Any, event: str, run: str) -> None:
+    """The server writes events down some seconds late: until then its database does not hold all that it was told."""
+    body = json.dumps({"filter": {"event": {"name": [event]}, "order": "DESC"}}).encode()
+    for _ in range(60):
+        request = urllib.request.Request(f"{server.url}/events/filter", body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            found = json.loads(answer.read())["events"]
+        if any(one["resource"].get("prefect.resource.name") == run for one in found):
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"the server never wrote {event} of {run}")
 
 
 def _the_plants_were_reached(world: Any, fail: bool) -> None:
