@@ -160,10 +160,10 @@ def test_baselines_survive_json() -> None:
     assert Baselines.from_json(baselines().model_dump_json()) == baselines()
 
 
-def test_the_report_is_two_files_and_the_page_asks_for_nothing_else(summary: dict[str, Any], tmp_path: Path) -> None:
+def test_the_report_is_three_files_and_the_page_asks_for_nothing_else(summary: dict[str, Any], tmp_path: Path) -> None:
     report = write_report(tmp_path / "run", summary)
     assert json.loads(report.summary.read_text()) == summary
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["report.html", "summary.json"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["report.html", "roc.svg", "summary.json"]
     html = report.page.read_text()
     addresses = set(re.findall(r"https?://[^\"'\s<]+", html))
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}, "names of XML, not requests"
