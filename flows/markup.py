@@ -76,8 +76,7 @@ td:has(> .bar) { width: 25%; min-width: 5rem; }
 td:last-child { padding-right: 0; }
 .pair { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
 figure { margin: .75rem 0; }
-figure.full { max-width: 44rem; overflow-x: auto; }
-figure.full svg { min-width: 30rem; }
+figure.full { max-width: 44rem; }
 figure.half { flex: 1 1 18rem; max-width: 26rem; }
 figure svg { display: block; width: 100%; height: auto; }
 figure svg text { font-family: inherit !important; }
