@@ -28,7 +28,7 @@ from .journal import Journal, Listener
 from .launch import ALIGN_PHASES, ALL_PHASES, Here, together
 from .party import HERE, party_flow, sealed
 from .report import markdown, summarise, write_report
-from .runs import OpenRun, open_run
+from .runs import OpenRun, Status, open_run
 
 HOMES_VARIABLE, RUNS_VARIABLE = "ISTHMUS_HOMES", "ISTHMUS_RUNS"
 PROGRESS_EVERY_S = 1.0
@@ -98,18 +98,26 @@ async def _attempt(
         may_pool(homes, job)  # said before anything starts
     with open_run(runs_folder(), job, fresh=fresh) as run:
         journal = Journal(run.name, listeners=[*LISTENERS.get(), _expecting(alignment)])
+        status: Status = "unfinished"
+        error: IsthmusError | None = None
         try:
-            async with Here(job, homes, run.name, journal, fresh=fresh) as here, _progress_artifacts(job, journal):
-                HERE.set(here)
-                names = [phase.value for phase in phases]
-                await together([party.name for party in job.parties], lambda party: party_flow(job, party, names))
-                compared = await compare(homes, run, journal) if baselines else None
-            summary = summarise(job, journal, run.record, baselines=compared)
-            write_report(run.folder, summary)
-        except BaseException as failure:
-            run.save("unfinished", failure if isinstance(failure, IsthmusError) else None)
+            async with _progress_artifacts(job, journal):
+                async with Here(job, homes, run.name, journal, fresh=fresh) as here:
+                    HERE.set(here)
+                    names = [phase.value for phase in phases]
+                    await together([party.name for party in job.parties], lambda party: party_flow(job, party, names))
+                summary = summarise(job, journal, run.record)
+                write_report(run.folder, summary)
+                if Phase.EVALUATE in phases:
+                    status = "finished"  # for the parties, whatever becomes of the comparison
+                if baselines:
+                    summary = summarise(job, journal, run.record, baselines=await compare(homes, run, journal))
+                    write_report(run.folder, summary)
+        except IsthmusError as failure:
+            error = failure
             raise
-        run.save("finished" if Phase.EVALUATE in phases else "unfinished")
+        finally:
+            run.save(status, error)
     return Model(run.name, summary)
 
 

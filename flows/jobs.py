@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..parties.errors import InputError
+from ..parties.errors import InputError, plain_problem
 from ..parties.home import NAME_PATTERN
 from ..parties.policy import ALL, Terms
 
@@ -239,7 +239,7 @@ def _first_problem(failure: ValidationError) -> tuple[str, str]:
     not_meant = [error["loc"][:-1] for error in kinds]
     meant = [error for error in errors if not any(error["loc"][: len(loc)] == loc for loc in not_meant)]
     if meant:
-        first, problem = meant[0], meant[0]["msg"].removeprefix("Value error, ")
+        first, problem = meant[0], plain_problem(meant[0])
     else:
         first = kinds[0]
         same = [error for error in kinds if len(error["loc"]) == len(first["loc"])]

@@ -16,7 +16,7 @@ words are put together again on the other side. What only the party may read goe
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
@@ -60,7 +60,10 @@ CATALOGUE: dict[str, Words] = {
     "data.dataset_unknown": Words(
         "{party} has no dataset '{dataset}'", "name one of the datasets in its party.yaml, or add it there"
     ),
-    "data.sql": Words("the SQL of {party}'s dataset '{dataset}' fails", "its own words are in {party}'s log"),
+    "data.sql": Words(
+        "the SQL of {party}'s dataset '{dataset}' fails",
+        "try it in DuckDB; a run leaves DuckDB's own words in runs/<run>/vault.log of {party}'s home",
+    ),
     "data.column_unknown": Words(
         "{party}'s dataset '{dataset}' has no column '{column}'", "mend the job's columns or the dataset's SQL"
     ),
@@ -147,7 +150,7 @@ CATALOGUE: dict[str, Words] = {
     "disk.full": Words(
         "{party} cannot write: no space is left", "make room and start the same job again: it goes on where it stopped"
     ),
-    "disk.denied": Words("{party} cannot write into its home", "check the folder's owner and mode"),
+    "disk.denied": Words("{party} cannot write into its folder", "check that it is a folder, its owner and its mode"),
     "home.busy": Words(
         "{party}'s state is in use by another process", "close what has its state.duckdb open and start the job again"
     ),
@@ -161,6 +164,22 @@ CATALOGUE: dict[str, Words] = {
     ),
     "internal": Words("something failed inside {party}, which is our fault", "the trace is in {party}'s own log"),
 }
+
+
+_PLAIN_WORDS = {
+    "extra_forbidden": "there is no such field",
+    "missing": "this field is missing",
+    "model_type": "this has to be a mapping of fields",
+    "model_attributes_type": "this has to be a mapping of fields",
+    "dict_type": "this has to be a mapping",
+    "tuple_type": "this has to be a list",
+}
+
+
+def plain_problem(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors in the words of someone who writes YAML."""
+    known = _PLAIN_WORDS.get(error["type"])
+    return known or str(error["msg"]).removeprefix("Value error, ")
 
 
 class IsthmusError(Exception):
@@ -236,7 +255,7 @@ def disk_errors(party: str) -> Iterator[None]:
     except OSError as failure:
         if failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise InputError("disk.full", party=party, detail=str(failure)) from failure
-        if failure.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if failure.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise InputError("disk.denied", party=party, detail=str(failure)) from failure
         raise
 

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from .errors import InputError, InternalError, disk_errors
+from .errors import InputError, InternalError, disk_errors, plain_problem
 from .policy import Policy
 from .table import ColumnKind
 
@@ -178,8 +178,7 @@ def _read_config(folder: Path) -> PartyConfig:
     except ValidationError as failure:
         first = failure.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "the whole file"
-        problem = first["msg"].removeprefix("Value error, ")
-        raise InputError("home.invalid", party=folder.name, field=field, problem=problem) from failure
+        raise InputError("home.invalid", party=folder.name, field=field, problem=plain_problem(first)) from failure
     if config.name != folder.name:
         raise InputError(
             "home.invalid", party=folder.name, field="name", problem="the folder must have the party's own name"

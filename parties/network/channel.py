@@ -129,6 +129,8 @@ class Channel:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise self._deadline(topic, step, limit_s)
+            if self._waiting_nbytes > INBOX_NBYTES:  # we wait, and all that comes is something else
+                raise self._failure("peer.protocol", topic, "too much came that was not due")
             if self._reading.acquire(blocking=False):
                 try:
                     self._read_one(left_s)

@@ -156,7 +156,7 @@ def test_what_is_wrong_with_a_job_is_said_with_its_field(tmp_path: Path, content
         (_with("parties", 1, "label", value="died"), "exactly one party must have a label, not 2"),
         (_with("kind", value="horizontal"), "Input should be 'vertical'"),
         (_with("model", value={"kind": "forest"}), "Input should be 'network' or 'logistic'"),
-        (_with("model", value={"kind": "logistic", "bottom": [1]}), "Extra inputs are not permitted"),
+        (_with("model", value={"kind": "logistic", "bottom": [1]}), "there is no such field"),
     ],
 )
 def test_the_words_are_those_of_the_field_that_was_meant(tmp_path: Path, content: Any, words: str) -> None:

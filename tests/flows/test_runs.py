@@ -155,7 +155,7 @@ def test_no_folder_of_runs_holds_no_run(tmp_path: Path) -> None:
     assert run_records(tmp_path / "nowhere") == []
 
 
-def test_a_file_where_the_folder_should_be_is_no_traceback_of_ours_alone(tmp_path: Path) -> None:
+def test_a_file_where_the_folder_should_be_is_wrong_input(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
-    with pytest.raises(OSError), open_run(tmp_path / "runs", _job()):
+    with pytest.raises(InputError, match="cannot write into its folder"), open_run(tmp_path / "runs", _job()):
         pass

@@ -375,6 +375,15 @@ def test_many_small_messages_fill_the_inbox_too(pair: Pair, monkeypatch: pytest.
         insurer.receive(TRAIN, FORWARD)
 
 
+def test_who_floods_another_topic_breaks_the_protocol(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "INBOX_NBYTES", 100_000)
+    lab, insurer = pair
+    for _ in range(100):
+        lab.send(TRAIN, FORWARD, {}, {"x": np.zeros(1000)})
+    _refused("peer.protocol", lambda: insurer.receive(ALIGN, POINTS))
+    assert insurer.received[TRAIN] < 200_000
+
+
 def test_a_channel_closes_while_its_inbox_is_full(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "INBOX_NBYTES", 1)
     lab, insurer = pair
