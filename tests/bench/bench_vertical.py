@@ -233,8 +233,8 @@ def main() -> None:
             f"{batch:>6}{spread(ours, 0):>28}{spread(base, 0):>28}{spread(ratios, 2):>20}{spread(fused_ratios, 2):>21}"
             f"{found[0]['sent_a_row']:>13.1f}  {len(found)}"
         )
-        result[f"b{batch}_s0"] = round(statistics.median(ours) / statistics.median(base), 4)
-        result[f"b{batch}_s0_fused"] = round(statistics.median(ours) / statistics.median(fused), 4)
+        result[f"b{batch}_s0"] = round(statistics.median(ratios), 4)
+        result[f"b{batch}_s0_fused"] = round(statistics.median(fused_ratios), 4)
     result["repetitions"] = len(next(iter(raw.values())))
     result["raw"] = {str(batch): found for batch, found in raw.items()}
     print("\nours / plain: higher is better; its range is that of single repetitions.")
