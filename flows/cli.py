@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from ..parties.errors import InputError, InternalError, IsthmusError
-from . import terminal
+from . import running, terminal
 
 Homes = Annotated[
     Path, Parameter(name="--homes", env_var="ISTHMUS_HOMES", help="Folder with one home a party.", show_default=True)
@@ -67,7 +67,7 @@ def demo(
             "                identities (FEBRL4); which columns sit where, and who has\n"
             "                which identity, is our arrangement\n"
         )
-    terminal.run_and_show(job, homes=homes, runs=runs, baselines=baselines, json=json, demo=True)
+    running.run_and_show(job, homes=homes, runs=runs, baselines=baselines, json=json, demo=True)
 
 
 @app.command
@@ -96,7 +96,7 @@ def run(
     from .jobs import VerticalJob
 
     loaded = VerticalJob.from_file(job)
-    terminal.run_and_show(loaded, homes=homes, runs=runs, fresh=fresh, baselines=baselines, json=json)
+    running.run_and_show(loaded, homes=homes, runs=runs, fresh=fresh, baselines=baselines, json=json)
 
 
 @app.command
@@ -144,9 +144,9 @@ def serve(
     if cron and loaded is None:
         raise InputError("job.invalid", problem="a schedule needs a job file", where="--cron")
     if loaded is not None:
-        terminal.find_homes(loaded, homes)
-    terminal.prepare_prefect(homes, runs)
-    terminal.require_server()
+        running.find_homes(loaded, homes)
+    running.prepare_prefect(homes, runs)
+    running.require_server()
     from .deploy import serve_vertical
 
     serve_vertical(name, loaded, cron)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
-import pytest
 
 from isthmus.parties.table import Identifier
 from isthmus.psi import align_as_initiator, align_as_responder
@@ -40,7 +39,6 @@ def party(copy, first, last):
     }
 
 
-@pytest.mark.skipif(not PEOPLE.exists(), reason="the demo's data is not here")
 def test_five_passes_find_nearly_all_and_nobody_wrongly(link, together, executor):
     lab, lab_identifiers = party("original", 0, 4249)
     insurer, insurer_identifiers = party("corrupted", 750, 4999)
