@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import metrics as sklearn_metrics
 
 MetricName = Literal["auc", "average_precision", "log_loss", "brier", "accuracy", "prevalence"]
 Floats = NDArray[np.float64]
@@ -36,9 +35,9 @@ def binary_metrics(label: NDArray[Any], score: NDArray[Any]) -> list[MetricValue
     low, high = auc_interval(label, score)
     return [
         MetricValue("auc", auc(label, score), low, high),
-        MetricValue("average_precision", float(sklearn_metrics.average_precision_score(label, score))),
-        MetricValue("log_loss", float(sklearn_metrics.log_loss(label, probability, labels=[0, 1]))),
-        MetricValue("brier", float(sklearn_metrics.brier_score_loss(label, probability))),
+        MetricValue("average_precision", float(_scikit_learn().average_precision_score(label, score))),
+        MetricValue("log_loss", float(_scikit_learn().log_loss(label, probability, labels=[0, 1]))),
+        MetricValue("brier", float(_scikit_learn().brier_score_loss(label, probability))),
         MetricValue("accuracy", float(np.mean((score >= 0.5) == (label > 0.5)))),
         MetricValue("prevalence", float(np.mean(label))),
     ]
@@ -48,7 +47,7 @@ def auc(label: NDArray[Any], score: NDArray[Any]) -> float:
     """Area under the ROC curve; raises `ValueError` unless both outcomes are there."""
     if len(np.unique(label)) < 2:  # scikit-learn only warns
         raise ValueError("an AUC needs both outcomes")
-    return float(sklearn_metrics.roc_auc_score(label, score))
+    return float(_scikit_learn().roc_auc_score(label, score))
 
 
 def auc_interval(label: NDArray[Any], score: NDArray[Any]) -> tuple[float, float]:
@@ -64,7 +63,7 @@ def auc_gain_interval(label: NDArray[Any], score: NDArray[Any], other: NDArray[A
 
 def roc_curve(label: NDArray[Any], score: NDArray[Any]) -> tuple[Floats, Floats]:
     """True-positive rate at 101 evenly spaced false-positive rates: no point of it is a patient's."""
-    false, true, _ = sklearn_metrics.roc_curve(label, score)
+    false, true, _ = _scikit_learn().roc_curve(label, score)
     grid = np.linspace(0, 1, CURVE_POINTS)
     return grid, np.interp(grid, false, true)
 
@@ -111,6 +110,13 @@ def _resampled_aucs(score: NDArray[Any], weights: _Weights) -> Floats:
     right = (positive * (below + negative / 2)).sum(axis=1)
     found: Floats = right / (positive.sum(axis=1) * negative.sum(axis=1))
     return found
+
+
+def _scikit_learn() -> Any:
+    """Its metrics, imported when they are needed: that takes a second, and a passive party judges nothing."""
+    from sklearn import metrics
+
+    return metrics
 
 
 def _percentiles(values: Floats) -> tuple[float, float]:
