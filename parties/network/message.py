@@ -66,7 +66,6 @@ class Step(StrEnum):
     FORWARD = "forward"
     BACKWARD = "backward"
     EPOCH = "epoch"
-    FINISHED = "finished"
 
 
 class MalformedMessageError(ValueError):

@@ -149,7 +149,7 @@ if sys.argv[2] == "talks":
     channel = Channel(SocketCarrier(end), me="insurer", peer="lab", log=CountingLog(), timeout_s=20)
     message = channel.receive(Topic.TRAIN, Step.FORWARD)
     channel.send(Topic.TRAIN, Step.BACKWARD, message.fields, {"x": 2 * message.arrays["x"]})
-    channel.receive(Topic.TRAIN, Step.FINISHED)
+    channel.receive(Topic.TRAIN, Step.EPOCH)
     channel.close()
 else:
     frame = b"".join(encode(Message(Topic.TRAIN, Step.BACKWARD, {}, {"x": np.zeros(1000)})))
@@ -176,7 +176,7 @@ def test_two_processes_talk() -> None:
         message = channel.receive(Topic.TRAIN, Step.BACKWARD)
         assert message.fields == {"batch": 1}
         np.testing.assert_array_equal(message.arrays["x"], 2 * np.arange(200_000.0))
-        channel.send(Topic.TRAIN, Step.FINISHED)
+        channel.send(Topic.TRAIN, Step.EPOCH)
     channel.close()
 
 
