@@ -102,8 +102,40 @@ CATALOGUE: dict[str, Words] = {
         "{party}'s dataset '{dataset}' has lost rows that the alignment names",
         "start over with --fresh, which aligns again",
     ),
+    "data.part": Words(
+        "column '{column}' of {party}'s dataset '{dataset}' does not say train, validation or test in every row",
+        "mend the SQL, or leave out `split.column`",
+    ),
+    "data.few_rows": Words(
+        "{party} has {count} rows to learn from and needs {allowed}", "bring more rows, or lower `split`'s shares"
+    ),
+    "data.duration": Words(
+        "{party}'s duration '{column}' is null or not above zero in {count} rows", "drop those rows in the SQL"
+    ),
+    "schema.differs": Words(
+        "the data of {count} parties differ from the columns that the job names",
+        "see the list above: mend the parties' SQL, types or units, or the job's columns",
+    ),
+    "model.unknown": Words(
+        "{party} cannot import the job's own model", "install the package that holds it at {party}; see its log"
+    ),
+    "model.invalid": Words(
+        "the job's own model does not work at {party}",
+        "it has to be a torch.nn.Module made from (inputs, **options) that gives one number a row; see the log",
+    ),
+    "model.parameters": Words(
+        "the parameters of {party}'s model are not those of the others",
+        "install the same code, with the same options, at every party",
+    ),
     "train.diverged": Words(
         "the training loss is no longer a number in epoch {epoch}", "lower `training.learning_rate`"
+    ),
+    "update.not_finite": Words(
+        "{party}'s update holds something that is no number, so it was not sent", "lower the learning rate"
+    ),
+    "update.too_large": Words(
+        "{party}'s update is larger than the masked sum can hold, so it was not sent",
+        "lower the learning rate, clip updates, or set `secure_aggregation.bits: 64`",
     ),
     # --- refusals ---------------------------------------------------------------------------------------------------
     "policy.kind": Words("{party} does not take part in '{kind}' jobs", "ask {party} to add it to its policy's kinds"),
@@ -130,6 +162,32 @@ CATALOGUE: dict[str, Words] = {
         "{party} does not allow its rows to be pooled for a comparison",
         "leave out --baselines: only a simulation sets `pooled_baselines: allow`",
     ),
+    "policy.plain_updates": Words(
+        "{party} does not let the coordinator see its updates", "aggregate securely, or ask {party} for `plain_updates`"
+    ),
+    "policy.model": Words("{party} does not run this model's code", "ask {party} to add it to its policy's models"),
+    "policy.cohort": Words(
+        "{party} lets no number about a group of its patients go",
+        "ask {party} to set `cohort` of dataset '{dataset}': the smallest group that may be told of",
+    ),
+    # --- secure aggregation: what a party refuses ---------------------------------------------------------------------
+    "secagg.too_few": Words(
+        "{count} parties are too few for a sum that hides each of them", "at least {allowed} have to take part"
+    ),
+    "secagg.repeated": Words(
+        "{party} has given this sum already, with other parties or in another round",
+        "two sums that differ by one party give that party away: start over with --fresh",
+    ),
+    "secagg.survivors": Words(
+        "{party} was asked to unmask for parties that were not in the sum",
+        "the coordinator does not keep to the protocol",
+    ),
+    "secagg.signature": Words(
+        "{party} found a signature that is not {peer}'s", "compare the `keys:` of both homes with `isthmus keys`"
+    ),
+    "home.key_unknown": Words(
+        "{party} does not know the key of {peer}", "add it under `keys:` in its party.yaml: `isthmus keys` prints them"
+    ),
     "align.none": Words("the parties share no patient", "check that both sides write their identifiers alike"),
     "align.no_keys": Words(
         "no row of {party} has a complete linkage key",
@@ -144,6 +202,10 @@ CATALOGUE: dict[str, Words] = {
     "peer.protocol": Words(
         "{peer} sent {party} what the protocol does not allow, topic '{topic}'",
         "the parties may run different versions: compare `isthmus --version`",
+    ),
+    "rounds.quorum": Words(
+        "{count} parties are left and the job needs {allowed}",
+        "start the job again when the others are back: it goes on with the last whole round",
     ),
     "vault.died": Words("{party}'s vault ended without a word", "see its log; start the job again: it resumes"),
     # --- the machine and ourselves ------------------------------------------------------------------------------------
@@ -233,6 +295,8 @@ class InternalError(IsthmusError, RuntimeError):
 
 _PREFIXES: tuple[tuple[str, type[IsthmusError]], ...] = (
     ("policy.", PolicyRefusal),
+    ("secagg.", PolicyRefusal),
+    ("rounds.", PeerFailure),
     ("peer.", PeerFailure),
     ("vault.", PeerFailure),
     ("internal", InternalError),

@@ -53,7 +53,7 @@ CountName = Literal[
     "rows", "columns", "keys_null", "keys_repeated", "keys_used", "matched", "shared",
     "train_rows", "validation_rows", "test_rows",
 ]  # fmt: skip
-NumberName = Literal["count", "entry", "asked", "allowed", "seconds", "epoch"]
+NumberName = Literal["count", "entry", "asked", "allowed", "seconds", "epoch", "round"]
 
 
 class _Event(BaseModel):

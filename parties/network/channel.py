@@ -121,14 +121,14 @@ class Channel:
                 self._send_failed = self._failure("peer.gone", topic)
                 raise self._send_failed from failure
 
-    def receive(self, topic: Topic, step: Step, *, timeout_s: float | None = None) -> Message:
-        """Wait for the next message of a topic, which must be this step."""
+    def receive(self, topic: Topic, *steps: Step, timeout_s: float | None = None) -> Message:
+        """Wait for the next message of a topic, which must be this step, or one of these."""
         limit_s = self.timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + limit_s
         while (message := self._take(topic)) is None:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
-                raise self._deadline(topic, step, limit_s)
+                raise self._deadline(topic, steps[0], limit_s)
             if self._waiting_nbytes > INBOX_NBYTES:  # we wait, and all that comes is something else
                 raise self._failure("peer.protocol", topic, "too much came that was not due")
             if self._reading.acquire(blocking=False):
@@ -140,8 +140,9 @@ class Channel:
             else:
                 with self._changed:
                     self._changed.wait_for(lambda: self._is_news(topic) or not self._reading.locked(), left_s)
-        if message.step is not step:
-            raise self._failure("peer.protocol", topic, f"{message.step} came where {step} was due")
+        if message.step not in steps:
+            due = " or ".join(steps)
+            raise self._failure("peer.protocol", topic, f"{message.step} came where {due} was due")
         return message
 
     def send_chunks(self, topic: Topic, step: Step, chunks: Iterable[Array]) -> None:

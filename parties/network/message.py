@@ -43,6 +43,7 @@ class Topic(StrEnum):
     AGREE = "agree"
     ALIGN = "align"
     SETUP = "setup"
+    STATISTICS = "statistics"
     TRAIN = "train"
     EVALUATE = "evaluate"
 
@@ -66,6 +67,22 @@ class Step(StrEnum):
     FORWARD = "forward"
     BACKWARD = "backward"
     EPOCH = "epoch"
+    # sums and rounds: what the coordinator sends
+    ASK = "ask"
+    ROUND = "round"
+    GIVE = "give"
+    ROSTER = "roster"
+    INBOX = "inbox"
+    SURVIVORS = "survivors"
+    SIGNATURES = "signatures"
+    RESULT = "result"
+    # and what the parties answer
+    OFFER = "offer"
+    VALUES = "values"
+    SHARES = "shares"
+    MASKED = "masked"
+    CONSENT = "consent"
+    UNMASK = "unmask"
 
 
 class MalformedMessageError(ValueError):
