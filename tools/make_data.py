@@ -64,7 +64,10 @@ SELECT
     ca,
     "num.co"::TINYINT AS num_co,
     diabetes::TINYINT AS diabetes,
-    dementia::TINYINT AS dementia
+    dementia::TINYINT AS dementia,
+    -- What became of the patient: for survival, never a feature.
+    death::TINYINT AS death,
+    "d.time"::SMALLINT AS d_time
 FROM shuffled
 WHERE place < 5000
 ORDER BY person
