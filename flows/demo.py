@@ -15,10 +15,6 @@ for scoring the linkage alone.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.resources
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -28,12 +24,12 @@ import yaml
 
 from ..parties.errors import InputError, disk_errors
 from ..parties.home import PARTY_FILE, PartyHome
+from .homemaking import MARKER, claim, make_data, refuse_strangers, write_unless_edited
 from .jobs import VerticalJob
 
 PATIENTS = 5_000
 MIN_PATIENTS = 100
 JOB_FILE = "vertical.yaml"
-MARKER = ".isthmus-demo.json"
 _DATA_VERSION = 1  # raise it when the tables change, so that existing demo homes get new ones
 _FLOOR = 100
 
@@ -166,19 +162,19 @@ def make_homes(folder: Path, *, patients: int | None = None, seed: int = 1) -> N
     count = _checked(patients)
     only_here = round(0.15 * count)
     words = {"floor": f"{_floor(count):<3}", "identifiers": _IDENTIFIERS}
-    parties: list[tuple[str, Template, dict[str, Any]]] = [
-        ("lab", LAB, {"copy": "original", "low": 0, "high": count - only_here, "first_id": 200_000}),
-        ("insurer", INSURER, {"copy": "corrupted", "low": only_here, "high": count, "first_id": 7_000_000}),
-    ]
-    for party, _, _ in parties:
-        _refuse_strangers(folder / party)
-    for number, (party, config, rows) in enumerate(parties):
+    lab: dict[str, Any] = {"copy": "original", "low": 0, "high": count - only_here, "first_id": 200_000}
+    insurer: dict[str, Any] = {"copy": "corrupted", "low": only_here, "high": count, "first_id": 7_000_000}
+    parties = [("lab", LAB, lab, _LAB_TABLES), ("insurer", INSURER, insurer, _INSURER_TABLES)]
+    for party, *_ in parties:
+        refuse_strangers(folder / party)
+    for number, (party, config, rows, tables) in enumerate(parties):
         home = folder / party
         with disk_errors(party):
-            home.mkdir(parents=True, exist_ok=True)
-            _make_data(home / f"{party}.duckdb", {"version": _DATA_VERSION, "party": party, "seed": seed, **rows})
-            _write_unless_edited(home / PARTY_FILE, config.substitute(words, rest=_REST.substitute(seed=seed + number)))
-    _write_unless_edited(folder / JOB_FILE, job_text(patients))
+            claim(home)
+            wanted = {"version": _DATA_VERSION, "party": party, "seed": seed, **rows}
+            make_data(home / f"{party}.duckdb", wanted, Template(_PEOPLE + tables))
+            write_unless_edited(home / PARTY_FILE, config.substitute(words, rest=_REST.substitute(seed=seed + number)))
+    write_unless_edited(folder / JOB_FILE, job_text(patients))
 
 
 def job_text(patients: int | None = None) -> str:
@@ -204,9 +200,6 @@ def true_persons(home: PartyHome) -> dict[str, int] | None:
     return {str(row[0]): int(row[1]) for row in rows}
 
 
-# --- below: files that are made once ---------------------------------------------------------------------------------
-
-
 def _checked(patients: int | None) -> int:
     if patients is None:
         return PATIENTS
@@ -218,59 +211,3 @@ def _checked(patients: int | None) -> int:
 def _floor(patients: int) -> int:
     """The same share of a smaller demo, so that a policy with a sensible floor does not stop it."""
     return max(2, _FLOOR * patients // PATIENTS)
-
-
-def _refuse_strangers(home: Path) -> None:
-    if home.exists() and any(home.iterdir()) and not (home / MARKER).is_file():
-        raise InputError("home.foreign", party=home.name)
-
-
-def _make_data(path: Path, wanted: Mapping[str, Any]) -> None:
-    """Write a party's DuckDB file, unless it is there with just these rows."""
-    tag = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
-    if path.is_file() and _marks(path).get(path.name) == tag:
-        return
-    _mark(path, "unfinished")  # from here on the home is known as ours, even if we are stopped
-    temporary = path.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    tables = _LAB_TABLES if wanted["party"] == "lab" else _INSURER_TABLES
-    data = importlib.resources.files(__package__) / "data"
-    with (
-        importlib.resources.as_file(data / "identities.parquet") as identities,
-        importlib.resources.as_file(data / "support2.parquet") as support2,
-        duckdb.connect(temporary) as connection,
-    ):
-        paths = {"identities": _quoted(identities), "support2": _quoted(support2)}
-        connection.execute(Template(_PEOPLE + tables).substitute(wanted, **paths))
-    temporary.replace(path)
-    _mark(path, tag)
-
-
-def _write_unless_edited(path: Path, text: str) -> None:
-    """Write a file that people may edit: not if it is there and differs from what the demo wrote last."""
-    if path.is_file():
-        there = path.read_text(encoding="utf-8")
-        if there == text or _digest(there) != _marks(path).get(path.name):
-            return
-    path.write_text(text, encoding="utf-8")
-    _mark(path, _digest(text))
-
-
-def _marks(path: Path) -> dict[str, str]:
-    """What the demo noted of the files beside `path`: their names and what it wrote into them."""
-    marker = path.with_name(MARKER)
-    marks: dict[str, str] = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
-    return marks
-
-
-def _mark(path: Path, tag: str) -> None:
-    text = json.dumps(_marks(path) | {path.name: tag}, indent=2)
-    path.with_name(MARKER).write_text(text + "\n", encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
