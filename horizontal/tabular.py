@@ -35,15 +35,19 @@ class NumberCode:
 
 @dataclass(frozen=True)
 class CategoryCode:
-    """A category: its levels in the training rows; code 0 stands for missing and for what was never seen."""
+    """A category: its levels; code 0 stands for missing and for what is none of them.
+
+    With many levels it is embedded, unless `embed` is False.
+    """
 
     name: str
     levels: tuple[str, ...]
+    embed: bool = True
 
     @property
     def embedded(self) -> bool:
         """Whether it is embedded rather than one-hot."""
-        return len(self.levels) > MAX_ONE_HOT
+        return self.embed and len(self.levels) > MAX_ONE_HOT
 
     @property
     def width(self) -> int:
@@ -126,7 +130,7 @@ class TabularEncoder:
         """As plain JSON, to be kept beside the weights: it holds levels of categories, so it stays at the party."""
         return {
             "numbers": [asdict(code) for code in self.numbers],
-            "categories": [{"name": code.name, "levels": list(code.levels)} for code in self.categories],
+            "categories": [asdict(code) | {"levels": list(code.levels)} for code in self.categories],
         }
 
     @classmethod
@@ -134,7 +138,10 @@ class TabularEncoder:
         """Read what `to_dict` made."""
         return cls(
             [NumberCode(**code) for code in content["numbers"]],
-            [CategoryCode(code["name"], tuple(code["levels"])) for code in content["categories"]],
+            [
+                CategoryCode(code["name"], tuple(code["levels"]), code.get("embed", True))
+                for code in content["categories"]
+            ],
         )
 
 

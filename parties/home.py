@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ class DatasetConfig(_Part):
     row_id: str
     identifiers: dict[str, IdentifierConfig] = Field(default_factory=dict)
     types: dict[str, ColumnKind] = Field(default_factory=dict)
+    units: dict[str, str] = Field(default_factory=dict)  # by column: what its numbers are measured in
 
 
 class PartyConfig(_Part):
@@ -71,6 +73,7 @@ class PartyConfig(_Part):
     attach: dict[str, str] = Field(default_factory=dict)  # alias → DuckDB file or connection string, always read-only
     datasets: dict[str, DatasetConfig] = Field(default_factory=dict)
     policy: Policy = Policy()
+    keys: dict[str, str] = Field(default_factory=dict)  # peers' public keys in hex, as `isthmus keys` prints them
     seed: int | None = None  # fixes initial weights and dropout, so that a simulation can be repeated
 
     @field_validator("attach")
@@ -78,6 +81,13 @@ class PartyConfig(_Part):
     def _plain_names(cls, value: dict[str, str]) -> dict[str, str]:
         if bad := [alias for alias in value if not alias.isidentifier()]:
             raise ValueError(f"{bad[0]!r} is not a plain name")
+        return value
+
+    @field_validator("keys")
+    @classmethod
+    def _public_keys(cls, value: dict[str, str]) -> dict[str, str]:
+        if bad := [name for name, key in value.items() if not re.fullmatch(r"[0-9a-f]{64}", key)]:
+            raise ValueError(f"the key of {bad[0]!r} is not 64 hexadecimal digits")
         return value
 
     @model_validator(mode="after")
