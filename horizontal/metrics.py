@@ -1,4 +1,4 @@
-"""How well a binary model does: scores, intervals, and the two curves that a report shows.
+"""How well a model does: scores, intervals, and the two curves that a report shows of a binary one.
 
 Intervals are percentiles of a bootstrap over patients (Efron 1979), stratified by outcome so that every resample can be
 judged, with a fixed seed: the same scores give the same interval.
@@ -11,7 +11,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-MetricName = Literal["auc", "average_precision", "log_loss", "brier", "accuracy", "prevalence"]
+MetricName = Literal[
+    "auc", "average_precision", "log_loss", "brier", "accuracy", "prevalence", "rmse", "mae", "r2", "c_index"
+]  # fmt: skip
 Floats = NDArray[np.float64]
 RESAMPLES = 1000
 CURVE_POINTS = 101
@@ -30,17 +32,63 @@ class MetricValue(NamedTuple):
 
 
 def binary_metrics(label: NDArray[Any], score: NDArray[Any]) -> list[MetricValue]:
-    """All metrics of scores (probabilities) against labels 0 and 1, both ``(rows,)``."""
-    probability = np.clip(score.astype(np.float64), 1e-7, 1 - 1e-7)
+    """All metrics of scores (probabilities) against labels 0 and 1, both ``(rows,)``.
+
+    Raises `ValueError` unless both outcomes are there.
+    """
     low, high = auc_interval(label, score)
     return [
         MetricValue("auc", auc(label, score), low, high),
         MetricValue("average_precision", float(_scikit_learn().average_precision_score(label, score))),
-        MetricValue("log_loss", float(_scikit_learn().log_loss(label, probability, labels=[0, 1]))),
-        MetricValue("brier", float(_scikit_learn().brier_score_loss(label, probability))),
-        MetricValue("accuracy", float(np.mean((score >= 0.5) == (label > 0.5)))),
-        MetricValue("prevalence", float(np.mean(label))),
+        *_always_defined(label, score),
     ]
+
+
+def outcome_metrics(label: NDArray[Any], score: NDArray[Any]) -> list[MetricValue]:
+    """As `binary_metrics`, of any rows: what needs both outcomes is left out where there is but one."""
+    if len(np.unique(label)) == 2:
+        return binary_metrics(label, score)
+    return _always_defined(label, score)
+
+
+def regression_metrics(target: NDArray[Any], predicted: NDArray[Any]) -> list[MetricValue]:
+    """Errors of predicted numbers, both ``(rows,)``, in the target's unit; R² only where the target varies."""
+    error = predicted.astype(np.float64) - target
+    found = [
+        MetricValue("rmse", float(np.sqrt(np.mean(error**2)))),
+        MetricValue("mae", float(np.mean(np.abs(error)))),
+    ]
+    return [*found, MetricValue("r2", r2(target, predicted))] if len(np.unique(target)) > 1 else found
+
+
+def r2(target: NDArray[Any], predicted: NDArray[Any]) -> float:
+    """The share of the target's variance that is told; raises `ValueError` where it has none."""
+    if len(np.unique(target)) < 2:
+        raise ValueError("R² needs a target that varies")
+    wide = target.astype(np.float64)
+    return float(1 - np.sum((predicted - wide) ** 2) / np.sum((wide - wide.mean()) ** 2))
+
+
+def survival_metrics(duration: NDArray[Any], event: NDArray[Any], hazard: NDArray[Any]) -> list[MetricValue]:
+    """The C-index of logs of hazard ratios, or nothing where no two patients can be compared."""
+    try:
+        return [MetricValue("c_index", c_index(duration, event, hazard))]
+    except ValueError:
+        return []
+
+
+def c_index(duration: NDArray[Any], event: NDArray[Any], hazard: NDArray[Any]) -> float:
+    """Harrell's C-index (Harrell et al. 1996): the share of comparable pairs in which who died first had the higher
+    hazard, ties counting half. Three arrays ``(rows,)``.
+
+    Raises `ValueError` where no two patients can be compared.
+    """
+    from lifelines.utils import concordance_index  # takes a second, and only survival needs it
+
+    try:
+        return float(concordance_index(duration, -hazard, event))
+    except ZeroDivisionError:
+        raise ValueError("a C-index needs two patients that can be compared") from None
 
 
 def auc(label: NDArray[Any], score: NDArray[Any]) -> float:
@@ -78,6 +126,16 @@ def calibration_curve(label: NDArray[Any], score: NDArray[Any]) -> tuple[Floats,
     count = min(CALIBRATION_BINS, len(order) // CALIBRATION_LEAST)
     bins = np.array_split(order, count) if count else []
     return np.array([score[part].mean() for part in bins]), np.array([label[part].mean() for part in bins])
+
+
+def _always_defined(label: NDArray[Any], score: NDArray[Any]) -> list[MetricValue]:
+    probability = np.clip(score.astype(np.float64), 1e-7, 1 - 1e-7)
+    return [
+        MetricValue("log_loss", float(_scikit_learn().log_loss(label, probability, labels=[0, 1]))),
+        MetricValue("brier", float(np.mean((probability - label) ** 2))),
+        MetricValue("accuracy", float(np.mean((score >= 0.5) == (label > 0.5)))),
+        MetricValue("prevalence", float(np.mean(label))),
+    ]
 
 
 class _Weights(NamedTuple):
