@@ -31,7 +31,7 @@ def cox_loss(scores: Tensor, duration: Tensor, event: Tensor) -> Tensor:
     # Efron: of d tied events, number l = 0 … d-1 is compared with the risk set less l/d of the tied ones. The ratio of
     # the two sums is at most 1, so the logarithm below is of 1/d or more.
     rank = torch.arange(len(event_group)) - (events.cumsum(0) - events)[event_group]
-    share = rank / events[event_group]
+    share = rank.to(scores.dtype) / events[event_group]
     ratio = torch.exp(tied - at_risk[event_group]).clamp(max=1.0)
     likelihood = event_scores - at_risk[event_group] - torch.log1p(-share * ratio)
     return -likelihood.sum() / len(scores)

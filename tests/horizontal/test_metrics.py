@@ -14,8 +14,13 @@ from isthmus.horizontal.metrics import (
     auc_gain_interval,
     auc_interval,
     binary_metrics,
+    c_index,
     calibration_curve,
+    outcome_metrics,
+    r2,
+    regression_metrics,
     roc_curve,
+    survival_metrics,
 )
 
 LABEL = np.array([0, 0, 1, 1], np.float32)
@@ -179,3 +184,42 @@ def test_no_point_of_the_calibration_curve_stands_for_fewer_than_five_patients(p
     assert len(mean) == len(rate) == points
     assert not set(mean.tolist()) & set(score.tolist())
     assert not np.isnan(mean).any()
+
+
+def test_the_errors_of_three_predicted_numbers_worked_out_by_hand():
+    found = {metric.name: metric.value for metric in regression_metrics(np.array([1, 2, 6]), np.array([2.0, 2, 4]))}
+    assert found["rmse"] == pytest.approx(math.sqrt(5 / 3))
+    assert found["mae"] == pytest.approx(1.0)
+    assert found["r2"] == pytest.approx(1 - 5 / 14)  # around the mean of 3: 4 + 1 + 9
+
+
+def test_a_target_that_does_not_vary_has_no_r2():
+    assert [metric.name for metric in regression_metrics(np.ones(3), np.zeros(3))] == ["rmse", "mae"]
+    with pytest.raises(ValueError, match="varies"):
+        r2(np.ones(3), np.zeros(3))
+
+
+def test_the_c_index_is_the_share_of_comparable_pairs_in_the_right_order():
+    duration, event = np.array([1, 2, 3, 4]), np.array([1, 0, 1, 0])
+    # comparable: (1, 2), (1, 3), (1, 4), (3, 4); the second had no event, so nobody is compared with it
+    assert c_index(duration, event, np.array([2.0, 9, 3, 1])) == pytest.approx(2 / 4)
+    assert c_index(duration, event, np.array([3.0, 3, 2, 1])) == pytest.approx(3.5 / 4)
+
+
+def test_without_a_comparable_pair_there_is_no_c_index():
+    with pytest.raises(ValueError, match="compared"):
+        c_index(np.array([1, 2]), np.zeros(2), np.zeros(2))
+    assert survival_metrics(np.array([1, 2]), np.zeros(2), np.zeros(2)) == []
+
+
+def test_one_outcome_leaves_the_metrics_that_need_no_other():
+    found = {metric.name: metric.value for metric in outcome_metrics(np.ones(2), np.array([0.5, 0.25]))}
+    assert found == pytest.approx(
+        {
+            "log_loss": -(math.log(0.5) + math.log(0.25)) / 2,
+            "brier": (0.25 + 0.5625) / 2,
+            "accuracy": 0.5,
+            "prevalence": 1.0,
+        }
+    )
+    assert outcome_metrics(LABEL, SCORE) == binary_metrics(LABEL, SCORE)
