@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .coordinate import Model, Shared, align, publish_report, train_vertical, vertical
-    from .jobs import VerticalJob
+    from .kinds.vertical.job import VerticalJob
 
 _HOMES = {
     "Model": "coordinate",
     "Shared": "coordinate",
-    "VerticalJob": "jobs",
+    "VerticalJob": "kinds.vertical.job",
     "align": "coordinate",
     "publish_report": "coordinate",
     "train_vertical": "coordinate",

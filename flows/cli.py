@@ -91,11 +91,14 @@ def run(
     fresh
         Start over, even if an earlier attempt can be resumed.
     baselines
-        Simulations only: also train what each party could do alone, and pooled. Every policy must allow it.
+        Simulations only, vertical jobs: also train what each party could do alone, and pooled. Every policy must
+        allow it.
     """
-    from .jobs import VerticalJob
+    from .jobs import load_job
 
-    loaded = VerticalJob.from_file(job)
+    loaded = load_job(job)
+    if baselines and loaded.kind != "vertical":
+        raise InputError("job.invalid", problem="only a vertical job has baselines", where="--baselines")
     running.run_and_show(loaded, homes=homes, runs=runs, fresh=fresh, baselines=baselines, json=json)
 
 
@@ -111,9 +114,9 @@ def check(job: Path, *, homes: Homes = Path("homes"), json: Json = False) -> Non
         The job file.
     """
     from .check import check_job
-    from .jobs import VerticalJob
+    from .jobs import load_job
 
-    terminal.show_check(check_job(VerticalJob.from_file(job), homes), homes, json=json)
+    terminal.show_check(check_job(load_job(job), homes), homes, json=json)
 
 
 @app.command
@@ -125,31 +128,31 @@ def serve(
     name: str = "isthmus",
     cron: str | None = None,
 ) -> None:
-    """Offer vertical jobs in the Prefect UI: one deployment with its form, served on this machine.
+    """Offer jobs in the Prefect UI: a deployment with its form for each kind, served on this machine.
 
     Example: isthmus serve examples/vertical.yaml --homes demo --cron "0 3 1 * *"
 
     Parameters
     ----------
     job
-        A job file that fills the form in; a schedule needs one.
+        A job file that fills the form in: then its kind alone is served. A schedule needs one.
     name
         The deployment's name.
     cron
         Start the job by itself at these times.
     """
-    from .jobs import VerticalJob
+    from .jobs import load_job
 
-    loaded = VerticalJob.from_file(job) if job else None
+    loaded = load_job(job) if job else None
     if cron and loaded is None:
         raise InputError("job.invalid", problem="a schedule needs a job file", where="--cron")
     if loaded is not None:
         running.find_homes(loaded, homes)
     running.prepare_prefect(homes, runs)
     running.require_server()
-    from .deploy import serve_vertical
+    from .deploy import serve_jobs
 
-    serve_vertical(name, loaded, cron)
+    serve_jobs(name, loaded, cron)
 
 
 @app.command
@@ -197,14 +200,23 @@ def verify(party: str, *, homes: Homes = Path("homes"), json: Json = False) -> N
 
 
 @app.command
-def schema() -> None:
-    """Print the JSON schema of a job file, for an editor.
+def schema(kind: str | None = None) -> None:
+    """Print the JSON schema of job files, for an editor.
 
     Example: isthmus schema > job.schema.json
-    """
-    from .jobs import VerticalJob
 
-    sys.stdout.write(json_module.dumps(VerticalJob.model_json_schema(), indent=2) + "\n")
+    Parameters
+    ----------
+    kind
+        Of this kind of job only.
+    """
+    from .kinds import KINDS, room
+
+    if kind is not None and kind not in KINDS:
+        raise InputError("job.invalid", problem=f"there are jobs of kind {' or '.join(KINDS)}", where="schema")
+    schemas = [room(one, "job").JOB.model_json_schema() for one in (KINDS if kind is None else (kind,))]
+    whole = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    sys.stdout.write(json_module.dumps(whole, indent=2) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

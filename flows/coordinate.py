@@ -22,10 +22,11 @@ from prefect.cache_policies import NO_CACHE
 
 from ..parties.errors import InputError, IsthmusError
 from ..parties.events import Fingerprint, Finished, Phase, Progress, PublicEvent
-from .baselines import Baselines, may_pool, run_baselines
-from .jobs import VerticalJob
+from .jobs import Job
 from .journal import Journal, Listener
-from .launch import ALIGN_PHASES, ALL_PHASES, Here, together
+from .kinds.vertical.baselines import Baselines, may_pool, run_baselines
+from .kinds.vertical.job import VerticalJob
+from .launch import ALIGN_PHASES, Here, together
 from .party import HERE, party_flow, sealed
 from .report import markdown, summarise, write_report
 from .runs import OpenRun, Status, open_run
@@ -62,7 +63,7 @@ async def vertical(job: VerticalJob, fresh: bool = False, baselines: bool = Fals
         fresh: Start over even if an earlier attempt at this job can be resumed.
         baselines: Simulations only: also train what each party could do alone, and pooled. Every policy must allow it.
     """
-    model = await _attempt(job, ALL_PHASES, fresh=fresh, baselines=baselines)
+    model = await _attempt(job, job.phases, fresh=fresh, baselines=baselines)
     await publish_report(job, model)
     return model
 
@@ -79,22 +80,31 @@ async def align(job: VerticalJob) -> Shared:
 @sealed
 async def train_vertical(job: VerticalJob, shared: Shared) -> Model:
     """Train on the patients that `align` found; stops before training if the parties no longer share the same ones."""
-    return await _attempt(job, ALL_PHASES, alignment=shared.digest)
+    return await _attempt(job, job.phases, alignment=shared.digest)
+
+
+def flow_of(kind: str) -> Any:
+    """The flow that runs a kind of job from its beginning to its report."""
+    return {"vertical": vertical}[kind]
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
 @sealed
-async def publish_report(job: VerticalJob, model: Model) -> None:
+async def publish_report(job: Job, model: Model) -> None:
     """Show a run's report as a Prefect artifact, under the job's name."""
     await acreate_markdown_artifact(markdown(model.summary), key=f"{_key(job.name)}-report", description=model.run)
 
 
 async def _attempt(
-    job: VerticalJob, phases: Sequence[Phase], *, fresh: bool = False, baselines: bool = False, alignment: str = ""
+    job: Job, phases: Sequence[Phase], *, fresh: bool = False, baselines: bool = False, alignment: str = ""
 ) -> Model:
-    """One attempt at a run: vaults, party flows, report files. `alignment`: the digest that has to come out."""
+    """One attempt at a run: vaults, party flows, report files. `alignment`: the digest that has to come out.
+
+    `baselines` are of a vertical job.
+    """
     homes = homes_folder()
     if baselines:
+        assert isinstance(job, VerticalJob)
         may_pool(homes, job)  # said before anything starts
     with open_run(runs_folder(), job, fresh=fresh) as run:
         journal = Journal(run.name, listeners=[*LISTENERS.get(), _expecting(alignment)])
@@ -105,10 +115,10 @@ async def _attempt(
                 async with Here(job, homes, run.name, journal, fresh=fresh) as here:
                     HERE.set(here)
                     names = [phase.value for phase in phases]
-                    await together([party.name for party in job.parties], lambda party: party_flow(job, party, names))
+                    await together(job, lambda member: party_flow(job, member, names))
                 summary = summarise(job, journal, run.record)
                 write_report(run.folder, summary)
-                if Phase.EVALUATE in phases:
+                if tuple(phases) == job.phases:
                     status = "finished"  # for the parties, whatever becomes of the comparison
                 if baselines:
                     summary = summarise(job, journal, run.record, baselines=await compare(homes, run, journal))
@@ -147,7 +157,7 @@ def _expecting(alignment: str) -> Listener:
 
 
 @asynccontextmanager
-async def _progress_artifacts(job: VerticalJob, journal: Journal) -> AsyncIterator[None]:
+async def _progress_artifacts(job: Job, journal: Journal) -> AsyncIterator[None]:
     """Keep one progress artifact a phase up to date while the parties work."""
     artifacts: dict[Phase, UUID] = {}
 
@@ -176,7 +186,7 @@ async def _progress_artifacts(job: VerticalJob, journal: Journal) -> AsyncIterat
     await publish()
 
 
-def _shares(job: VerticalJob, journal: Journal) -> dict[Phase, float]:
+def _shares(job: Job, journal: Journal) -> dict[Phase, float]:
     """How far each phase is, over all parties, 0 to 1."""
     shares: dict[Phase, dict[str, float]] = {}
     for party, event in journal.of(Progress):
@@ -185,7 +195,7 @@ def _shares(job: VerticalJob, journal: Journal) -> dict[Phase, float]:
     for party, ended in journal.of(Finished):  # training may stop early
         if ended.phase in shares:
             shares[ended.phase][party] = 1.0
-    workers = {phase: 1 if phase is Phase.COMPARE else len(job.parties) for phase in shares}
+    workers = {phase: 1 if phase is Phase.COMPARE else len(job.members) for phase in shares}
     return {phase: min(1.0, sum(of.values()) / workers[phase]) for phase, of in shares.items()}
 
 

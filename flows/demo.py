@@ -25,7 +25,7 @@ import yaml
 from ..parties.errors import InputError, disk_errors
 from ..parties.home import PARTY_FILE, PartyHome
 from .homemaking import MARKER, claim, make_data, refuse_strangers, write_unless_edited
-from .jobs import VerticalJob
+from .kinds.vertical.job import VerticalJob
 
 PATIENTS = 5_000
 MIN_PATIENTS = 100

@@ -1,124 +1,47 @@
-"""The job models: what a YAML file holds, what the Prefect UI shows as a form, what the parties agree on.
+"""What every job is: what a YAML file holds, what the Prefect UI shows as a form, what the parties agree on.
 
 A job names things (parties, datasets, columns) and public hyperparameters. It holds no row, no path, no SQL and no
-secret, so it may be stored by a Prefect server.
+secret, so it may be stored by a Prefect server. The kinds of job are in `kinds`; `load_job` reads one of any kind.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..parties.errors import InputError, plain_problem
+from ..parties.events import Phase
 from ..parties.home import NAME_PATTERN
-from ..parties.policy import ALL, Terms
+from ..parties.policy import Terms
+from .kinds import KINDS, room
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Width = Annotated[int, Field(ge=1, le=4096)]
+J = TypeVar("J", bound="Job")
 
 
-class _Form(BaseModel):
+class Form(BaseModel):
+    """A part of a job."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class PartyInJob(_Form):
-    """What one party brings: a dataset of its own, columns of it, and at one party the label."""
+class Job(Form):
+    """What the kinds of job have in common. The fields come first in each kind's own model, with its `kind`."""
 
-    name: Name = Field(title="Party", description="The party's name: that of its home.", examples=["lab"])
-    dataset: str = Field(
-        title="Dataset", description="A dataset that the party's party.yaml defines.", examples=["results"]
-    )
-    columns: tuple[str, ...] = Field(
-        default=(ALL,),
-        title="Columns",
-        description='Features of that dataset; "*" stands for all that the party\'s policy releases.',
-    )
-    label: str | None = Field(
-        default=None, title="Label", description="The outcome to predict: at exactly one party, the active one."
-    )
+    phases: ClassVar[tuple[Phase, ...]]
 
-
-class Align(_Form):
-    """How the shared patients are found."""
-
-    passes: tuple[tuple[str, ...], ...] = Field(  # not "keys": Prefect takes a model with that name for a mapping
-        min_length=1,
-        max_length=16,
-        title="Linkage passes",
-        description="Passes from strong to weak; each is a list of identifiers that the parties' party.yaml define.",
-        examples=[[["national_id"], ["names", "birth_date"]]],
-    )
-    at_least: int = Field(
-        default=100,
-        ge=1,
-        le=1_000_000_000,
-        title="At least",
-        description="Stop when fewer patients are shared; policies may ask for more.",
-    )
-
-
-class NetworkModel(_Form):
-    """A network split between the parties: a bottom at each, a top at the active party."""
-
-    kind: Literal["network"] = Field(default="network", title="Kind", description="A split neural network.")
-    bottom: tuple[Width, ...] = Field(
-        default=(64, 32),
-        min_length=1,
-        max_length=8,
-        title="Bottom widths",
-        description="Layers of each party's bottom model; the last is the cut layer, which leaves the passive parties.",
-    )
-    top: tuple[Width, ...] = Field(
-        default=(32,), max_length=8, title="Top widths", description="Hidden layers above the merge."
-    )
-    merge: Literal["concat", "sum", "mean"] = Field(
-        default="concat", title="Merge", description="How the cut layers of the parties are put together."
-    )
-    dropout: float = Field(default=0.1, ge=0, lt=1, title="Dropout", description="In the bottoms and the top.")
-
-
-class LogisticModel(_Form):
-    """Logistic regression over the columns of all parties."""
-
-    kind: Literal["logistic"] = Field(default="logistic", title="Kind", description="Logistic regression.")
-
-
-class Training(_Form):
-    """Public hyperparameters. The seed orders batches and splits and nothing else: every party knows it."""
-
-    epochs: int = Field(default=30, ge=1, le=10_000, title="Epochs", description="At most so many.")
-    batch_size: int = Field(default=64, ge=1, le=65_536, title="Batch size", description="Rows a step.")
-    learning_rate: float = Field(default=0.001, gt=0, le=1, title="Learning rate", description="Of Adam.")
-    weight_decay: float = Field(default=0.0, ge=0, le=1, title="Weight decay", description="Of Adam (L2).")
-    patience: int = Field(
-        default=5,
-        ge=1,
-        le=10_000,
-        title="Patience",
-        description="Stop after so many epochs without a better validation AUC.",
-    )
-    validation_share: float = Field(
-        default=0.2, gt=0, lt=0.5, title="Validation share", description="Of the shared patients, for early stopping."
-    )
-    test_share: float = Field(
-        default=0.2, gt=0, lt=0.5, title="Test share", description="Of the shared patients, held out for the report."
-    )
-    seed: int = Field(default=7, ge=0, lt=2**63, title="Seed", description="Orders batches and splits.")
-
-
-class VerticalJob(_Form):
-    """Same patients, other columns: align the parties' rows, then train one split model."""
-
-    model_config = ConfigDict(title="Vertical job")
-
-    kind: Literal["vertical"] = Field(default="vertical", title="Kind", description="The kind of job.")
+    kind: str
     name: Name = Field(title="Name", description="Names the runs.", examples=["hospital-mortality"])
     purpose: str = Field(
         max_length=200,
@@ -126,92 +49,46 @@ class VerticalJob(_Form):
         description="What the result is for; every party's policy must allow it word for word.",
         examples=["mortality risk at admission"],
     )
-    parties: tuple[PartyInJob, ...] = Field(
-        min_length=2, max_length=16, title="Parties", description="Who takes part and with what."
-    )
-    align: Align = Field(title="Alignment", description="How the shared patients are found.")
-    model: NetworkModel | LogisticModel = Field(
-        default_factory=NetworkModel, title="Model", description="What is trained."
-    )
-    training: Training = Field(default_factory=Training, title="Training", description="How it is trained.")
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        names = [party.name for party in self.parties]
-        if len(set(names)) < len(names):
-            raise ValueError("two parties have the same name")
-        labelled = [party.name for party in self.parties if party.label is not None]
-        if len(labelled) != 1:
-            raise ValueError(f"exactly one party must have a label, not {len(labelled)}")
-        for party in self.parties:
-            if party.label is None and not party.columns:
-                raise ValueError(f"party {party.name} brings neither columns nor a label")
-            if party.label is not None and party.label in party.columns:
-                raise ValueError(f"the label {party.label!r} cannot be a column as well")
-        if not all(self.align.passes):
-            raise ValueError("a pass of align.passes is empty")
-        if self.training.validation_share + self.training.test_share > 0.8:
-            raise ValueError("validation_share and test_share leave less than a fifth for training")
-        return self
 
     @classmethod
-    def from_file(cls, path: Path | str) -> VerticalJob:
-        """Read a job file.
+    def from_file(cls, path: Path | str) -> Self:
+        """Read a job file of this kind.
 
         Raises `InputError` ``job.missing``, ``job.not_yaml`` or ``job.invalid``, which names the field.
         """
         path = Path(path)
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as failure:
-            raise InputError("job.missing", file=str(path), detail=str(failure)) from failure
-        except (yaml.YAMLError, ValueError, RecursionError) as failure:  # a date such as 2020-13-45 is a ValueError
-            line = getattr(getattr(failure, "problem_mark", None), "line", 0) + 1
-            raise InputError("job.not_yaml", line=line, where=path.name) from failure
-        try:
-            return cls.model_validate(content)
-        except ValidationError as failure:
-            field, problem = _first_problem(failure)
-            raise InputError(
-                "job.invalid", problem=problem, where=", ".join(filter(None, (path.name, field)))
-            ) from failure
+        return _validated(cls, _yaml(path), path)
 
     @property
-    def active(self) -> PartyInJob:
-        """The party that holds the label."""
-        return next(party for party in self.parties if party.label is not None)
+    @abstractmethod
+    def members(self) -> tuple[str, ...]:
+        """All that take part, each with a home: the parties, and the coordinator of a job that has one, last."""
 
     @property
-    def passive(self) -> tuple[PartyInJob, ...]:
-        """The parties that hold features only, in the job's order."""
-        return tuple(party for party in self.parties if party.label is None)
+    @abstractmethod
+    def links(self) -> tuple[tuple[str, str], ...]:
+        """The pairs of members that speak to each other."""
 
-    def party(self, name: str) -> PartyInJob:
-        """The entry of one party."""
-        return next(party for party in self.parties if party.name == name)
+    @property
+    def essential(self) -> frozenset[str]:
+        """The members without whom the job cannot go on."""
+        return frozenset(self.members)
 
-    def peers(self, name: str) -> tuple[str, ...]:
-        """Those a party speaks to: the active party to all others, a passive one to the active party alone."""
-        if name == self.active.name:
-            return tuple(party.name for party in self.passive)
-        return (self.active.name,)
+    @abstractmethod
+    def role(self, name: str) -> str:
+        """What a member is in this job, in the field's term."""
 
+    @abstractmethod
     def terms(self, name: str) -> Terms:
-        """What one party's policy judges."""
-        mine = self.party(name)
-        return Terms(
-            kind=self.kind,
-            purpose=self.purpose,
-            party=name,
-            peers=tuple(party.name for party in self.parties if party.name != name),
-            dataset=mine.dataset,
-            columns=mine.columns,
-            label=mine.label,
-            at_least=self.align.at_least,
-            # A passive party learns which of its patients all parties share, and so that every other one has them too.
-            membership_learners=tuple(party.name for party in self.parties if party.name != name),
-            epochs=self.training.epochs,
-        )
+        """What one member's policy judges."""
+
+    @abstractmethod
+    def dataset(self, name: str) -> str | None:
+        """The dataset that a member brings; None for a coordinator."""
+
+    @abstractmethod
+    def aliases(self) -> frozenset[str]:
+        """All names that the job itself holds: the only ones that may leave a vault."""
 
     def canonical(self) -> dict[str, Any]:
         """The job as plain JSON with every default filled in: what the parties compare."""
@@ -222,14 +99,47 @@ class VerticalJob(_Form):
         content = json.dumps([PROTOCOL_VERSION, self.canonical()], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def aliases(self) -> frozenset[str]:
-        """All names that the job itself holds: the only ones that may leave a vault."""
-        names: set[str] = {self.kind}
-        for party in self.parties:
-            names |= {party.name, party.dataset, *party.columns} | ({party.label} if party.label else set())
-        for identifiers in self.align.passes:
-            names |= set(identifiers)
-        return frozenset(names - {ALL})
+
+def load_job(path: Path | str) -> Job:
+    """Read a job file of any kind; errors are those of `Job.from_file`."""
+    path = Path(path)
+    content = _yaml(path)
+    return _validated(_kind_of(content, path.name), content, path)
+
+
+def job_of(content: Mapping[str, Any]) -> Job:
+    """A job of any kind out of what `canonical` gave; raises `pydantic.ValidationError`, and `InputError` for a kind
+    that there is not.
+    """
+    return _kind_of(content, "").model_validate(content)
+
+
+def _kind_of(content: Any, where: str) -> type[Job]:
+    kind = content.get("kind") if isinstance(content, Mapping) else None
+    if kind not in KINDS:
+        problem = "the first line of a job is `kind:`, " + " or ".join(KINDS)
+        raise InputError("job.invalid", problem=problem, where=", ".join(filter(None, (where, "kind"))))
+    found: type[Job] = room(kind, "job").JOB
+    return found
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as failure:
+        raise InputError("job.missing", file=str(path), detail=str(failure)) from failure
+    except (yaml.YAMLError, ValueError, RecursionError) as failure:  # a date such as 2020-13-45 is a ValueError
+        line = getattr(getattr(failure, "problem_mark", None), "line", 0) + 1
+        raise InputError("job.not_yaml", line=line, where=path.name) from failure
+
+
+def _validated(cls: type[J], content: Any, path: Path) -> J:
+    try:
+        return cls.model_validate(content)
+    except ValidationError as failure:
+        field, problem = _first_problem(failure)
+        where = ", ".join(filter(None, (path.name, field)))
+        raise InputError("job.invalid", problem=problem, where=where) from failure
 
 
 def _first_problem(failure: ValidationError) -> tuple[str, str]:
@@ -244,5 +154,5 @@ def _first_problem(failure: ValidationError) -> tuple[str, str]:
         first = kinds[0]
         same = [error for error in kinds if len(error["loc"]) == len(first["loc"])]
         problem = "Input should be " + " or ".join(error["ctx"]["expected"] for error in same)
-    members = (NetworkModel.__name__, LogisticModel.__name__)
-    return ".".join(str(part) for part in first["loc"] if part not in members), problem
+    # Of a union pydantic names the member too, by its class: that is not for people.
+    return ".".join(str(part) for part in first["loc"] if not re.match(r"[A-Z]|function-", str(part))), problem

@@ -23,19 +23,18 @@ from ..parties.events import Failed, Finished, Phase, parse
 from ..parties.home import find_home
 from ..parties.network.channel import TIMEOUT_S
 from ..parties.network.local import socket_pair
-from .jobs import VerticalJob
+from .jobs import Job
 from .journal import Journal
 
 STOP_S = 5.0
 LAST_WORDS_S = 3.0
-ALL_PHASES = (Phase.AGREE, Phase.ALIGN, Phase.TRAIN, Phase.EVALUATE, Phase.CLOSE)
-ALIGN_PHASES = (Phase.AGREE, Phase.ALIGN, Phase.CLOSE)
+ALIGN_PHASES = (Phase.AGREE, Phase.ALIGN, Phase.CLOSE)  # of a vertical job
 
 
 class Vault:
     """A flow's handle on one vault: commands go down, public events come up into the journal."""
 
-    def __init__(self, party: str, job: VerticalJob, journal: Journal) -> None:
+    def __init__(self, party: str, job: Job, journal: Journal) -> None:
         self.party = party
         self._job, self._aliases, self._journal = job, job.aliases(), journal
         self._process: asyncio.subprocess.Process | None = None
@@ -128,7 +127,7 @@ class Here:
 
     def __init__(
         self,
-        job: VerticalJob,
+        job: Job,
         homes: Path,
         run: str,
         journal: Journal,
@@ -137,17 +136,15 @@ class Here:
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         self.job, self.journal = job, journal
-        self._folders = {party.name: find_home(homes, party.name) for party in job.parties}
+        self._folders = {member: find_home(homes, member) for member in job.members}
         self._run, self._fresh, self._timeout_s = run, fresh, timeout_s
-        self._ends: dict[str, dict[str, socket.socket]] = {party.name: {} for party in job.parties}
-        self.vaults = {party.name: Vault(party.name, job, journal) for party in job.parties}
+        self._ends: dict[str, dict[str, socket.socket]] = {member: {} for member in job.members}
+        self.vaults = {member: Vault(member, job, journal) for member in job.members}
 
     async def __aenter__(self) -> Self:
-        """Make the socket pairs that join the active party to every other."""
-        for passive in self.job.passive:
-            one, other = socket_pair()
-            self._ends[self.job.active.name][passive.name] = one
-            self._ends[passive.name][self.job.active.name] = other
+        """Make the socket pairs that join those who speak to each other."""
+        for left, right in self.job.links:
+            self._ends[left][right], self._ends[right][left] = socket_pair()
         return self
 
     async def start(self, party: str) -> Vault:
@@ -164,33 +161,48 @@ class Here:
         await asyncio.gather(*(vault.stop() for vault in self.vaults.values()))
 
 
-async def together(parties: Sequence[str], run_party: Callable[[str], Awaitable[object]]) -> None:
-    """Run every party's side at once; the first failure cancels the rest.
+async def together(job: Job, run_member: Callable[[str], Awaitable[object]]) -> dict[str, BaseException]:
+    """Run every member's side at once; the first failure of one that is essential cancels the rest.
 
-    Raises the error that explains the failure best: when one party stops, its peers also fail, a little later and with
-    less to say.
+    Returns the failures of those that the job went on without. Raises the error that explains the failure best: when
+    one member stops, its peers also fail, a little later and with less to say.
     """
-    tasks = {asyncio.ensure_future(run_party(party)): party for party in parties}
+    tasks: dict[asyncio.Future[object], str] = {
+        asyncio.ensure_future(run_member(member)): member for member in job.members
+    }
+    failures: dict[str, BaseException] = {}
+
+    def note(done: set[asyncio.Future[object]]) -> bool:
+        """Whether the job can go on."""
+        for task in done:
+            if (error := task.exception()) is not None:
+                failures[tasks[task]] = error
+        return not failures.keys() & job.essential
+
+    pending = set(tasks)
+    goes_on = True
     try:
-        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        while pending and goes_on:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            goes_on = note(done)
         if pending:
-            more, _ = await asyncio.wait(pending, timeout=LAST_WORDS_S)
-            done |= more
-        errors = [error for task in done if (error := task.exception()) is not None]
+            done, pending = await asyncio.wait(pending, timeout=LAST_WORDS_S)
+            note(done)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    if errors:
-        raise min(errors, key=_rank)
+    if not goes_on:
+        raise min((failures[member] for member in job.members if member in failures), key=_rank)
+    return failures
 
 
 async def run_here(
-    job: VerticalJob,
+    job: Job,
     homes: Path,
     run: str,
     *,
-    phases: Sequence[Phase] = ALL_PHASES,
+    phases: Sequence[Phase] | None = None,
     fresh: bool = False,
     journal: Journal | None = None,
     timeout_s: float = TIMEOUT_S,
@@ -201,10 +213,10 @@ async def run_here(
 
         async def one(party: str) -> None:
             vault = await here.start(party)
-            for phase in phases:
+            for phase in phases or job.phases:
                 await vault.phase(phase)
 
-        await together([party.name for party in job.parties], one)
+        await together(job, one)
     return journal
 
 

@@ -27,6 +27,11 @@ def bar(value: int | float | None, most: int | float) -> str:
     return f'<span class="bar" style="width:{share:.1f}%"></span>'
 
 
+def count_text(value: int | None) -> str:
+    """A number of rows, or that a policy withholds it."""
+    return "withheld" if value is None else f"{value:,}"
+
+
 def figure(svg: str, caption: str = "", *, wide: bool = False) -> str:
     """A plot with its caption."""
     words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""

@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 
 from ..parties.errors import InternalError, IsthmusError
 from ..parties.events import Phase
-from .jobs import VerticalJob
+from .jobs import Job
 from .launch import Here, Vault
 
 P = ParamSpec("P")
@@ -54,7 +54,7 @@ async def command(phase: str) -> None:
 
 @flow(name="party", flow_run_name="{party}", validate_parameters=False, persist_result=False)
 @sealed
-async def party_flow(job: VerticalJob, party: str, phases: Sequence[str]) -> None:
+async def party_flow(job: Job, party: str, phases: Sequence[str]) -> None:
     """Start one party's vault and take it through the phases of a job."""
     vault = await HERE.get().start(party)
     _VAULT.set(vault)

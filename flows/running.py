@@ -21,7 +21,7 @@ from .terminal import console, named_home, size_text
 
 if TYPE_CHECKING:
     from .embedded import EmbeddedServer
-    from .jobs import VerticalJob
+    from .jobs import Job
 
 
 def prepare_prefect(homes: Path, runs: Path, *, quiet: bool = True) -> None:
@@ -44,14 +44,14 @@ def prepare_prefect(homes: Path, runs: Path, *, quiet: bool = True) -> None:
         os.environ.setdefault(name, value)
 
 
-def find_homes(job: VerticalJob, homes: Path) -> None:
-    """Raise `InputError` unless every party of a job has its home in a folder."""
-    for party in job.parties:
-        named_home(homes, party.name)
+def find_homes(job: Job, homes: Path) -> None:
+    """Raise `InputError` unless every member of a job has its home in a folder."""
+    for member in job.members:
+        named_home(homes, member)
 
 
 def run_and_show(
-    job: VerticalJob,
+    job: Job,
     *,
     homes: Path,
     runs: Path,
@@ -72,20 +72,22 @@ def run_and_show(
         with out.status("starting Prefect"):
             server = stack.enter_context(_server())
             from . import coordinate  # while it starts
-            from .report import text_table
+            from .report import closing_lines, text_table
 
             if server is not None:
                 server.wait()
         coordinate.LISTENERS.set((screen,))
         with screen.showing():
-            model = asyncio.run(coordinate.vertical(job, fresh=fresh, baselines=baselines))
+            options = {"baselines": True} if baselines else {}
+            model = asyncio.run(coordinate.flow_of(job.kind)(job, fresh=fresh, **options))
         folder = runs / model.run
         if json:
             sys.stdout.write(json_module.dumps(model.summary) + "\n")
             return
         out.print()
         out.print(text_table(model.summary))
-        for line in _closing_lines(job, model.summary, homes, folder, time.monotonic() - began, demo=demo):
+        own = closing_lines(model.summary)
+        for line in ["", *own, *_closing_lines(model.summary, homes, folder, time.monotonic() - began, demo=demo)]:
             out.print(line, soft_wrap=True)
 
 
@@ -125,39 +127,18 @@ def _server() -> Iterator[EmbeddedServer | None]:
         yield server
 
 
-def _closing_lines(
-    job: VerticalJob, summary: dict[str, Any], homes: Path, folder: Path, seconds: float, *, demo: bool
-) -> list[str]:
-    sent = "   ".join(
-        f"left {party.name} {size_text(summary['bytes_left'].get(party.name, 0))}" for party in job.parties
-    )
-    parts = ", ".join(str(homes / party.name / "models" / folder.name / "part.safetensors") for party in job.parties)
+def _closing_lines(summary: dict[str, Any], homes: Path, folder: Path, seconds: float, *, demo: bool) -> list[str]:
+    sent = "   ".join(f"left {member} {size_text(nbytes)}" for member, nbytes in summary["bytes_left"].items())
+    plot = next((path for path in sorted(folder.glob("*.svg"))), None)
     lines = [
-        "",
-        *_found_lines(job, summary),
         f"  {sent}   {seconds:.0f} s   ledger ✓",
-        f"  report  {folder / 'report.html'}" + (f"   plot  {folder / 'roc.svg'}" if summary["curves"] else ""),
-        f"  models  {parts}",
+        f"  report  {folder / 'report.html'}" + (f"   plot  {plot}" if plot else ""),
     ]
+    if models := summary["digests"]["models"]:
+        parts = (homes / party / "models" / folder.name / "part.safetensors" for party in models)
+        lines.append(f"  models  {', '.join(map(str, parts))}")
     if demo:
         lines.append(
             f"  next    isthmus check {homes / 'vertical.yaml'} --homes {homes}   isthmus runs   README: your own data"
         )
-    return lines
-
-
-def _found_lines(job: VerticalJob, summary: dict[str, Any]) -> list[str]:
-    """Rows and shared patients, as far as the policies publish them; in a simulation the truth and the gain too."""
-    rows = {party.name: summary["parties"][party.name]["rows"] for party in job.parties}
-    known = [f"{party} {count:,}" for party, count in rows.items() if count is not None]
-    lines = []
-    if known and summary["shared"] is not None:
-        lines.append(f"  rows    {'   '.join(known)}   shared patients found {summary['shared']:,}")
-    compared = summary["baselines"] or {}
-    if linkage := compared.get("linkage"):
-        precision, recall = linkage["precision"], linkage["recall"]
-        lines.append(f"  truth   {linkage['shared']:,} shared   precision {precision:.3f}   recall {recall:.3f}")
-    if gain := compared.get("gain"):
-        low, high = gain["low"], gain["high"]
-        lines.append(f"  gain    {gain['value']:+.3f} AUC over {gain['over']} alone ({low:+.3f} to {high:+.3f})")
     return lines

@@ -23,7 +23,7 @@ import filelock
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from ..parties.errors import InputError, IsthmusError, disk_errors
-from .jobs import VerticalJob
+from .jobs import Job
 
 Status = Literal["unfinished", "finished"]
 
@@ -84,7 +84,7 @@ def find_run(root: Path, run: str) -> Path:
 
 
 @contextmanager
-def open_run(root: Path, job: VerticalJob, *, fresh: bool = False) -> Iterator[OpenRun]:
+def open_run(root: Path, job: Job, *, fresh: bool = False) -> Iterator[OpenRun]:
     """Begin a run of a job, or another attempt at the last one if that did not end.
 
     Raises `InputError` ``run.active`` while another process holds that run.

@@ -11,9 +11,8 @@ from rich.table import Column as RichColumn
 
 from ..parties.events import Count, Finished, Metric, Phase, PublicEvent, Resumed
 from ..parties.events import Progress as Step
-from .jobs import VerticalJob
+from .jobs import Job
 
-_PHASES = (Phase.AGREE, Phase.ALIGN, Phase.TRAIN, Phase.EVALUATE, Phase.COMPARE)
 _UNITS = {Phase.ALIGN: "pass", Phase.TRAIN: "epoch", Phase.COMPARE: "model"}
 _DONE = "[green]✓[/]"
 
@@ -21,10 +20,11 @@ _DONE = "[green]✓[/]"
 class Screen:
     """A listener of the journal that draws."""
 
-    def __init__(self, console: Console, job: VerticalJob, *, baselines: bool = False) -> None:
+    def __init__(self, console: Console, job: Job, *, baselines: bool = False) -> None:
         self._console, self._job = console, job
-        self._parties = [party.name for party in job.parties]
-        self._shown = _PHASES if baselines else _PHASES[:-1]
+        self._parties = job.members
+        compared = (Phase.COMPARE,) if baselines else ()
+        self._shown: tuple[Phase, ...] = (*(phase for phase in job.phases if phase is not Phase.CLOSE), *compared)
         self._live = console.is_terminal
         bar = 20 if console.width >= 100 else 8  # the words matter more
         self._progress = Progress(
@@ -35,9 +35,9 @@ class Screen:
             disable=not self._live,
         )
         self._lines: dict[Phase, TaskID] = {}
-        self._shares: dict[Phase, dict[str, float]] = {phase: {} for phase in _PHASES}
-        self._notes: dict[Phase, dict[str, str]] = {phase: {} for phase in _PHASES}
-        self._finished: dict[Phase, list[str]] = {phase: [] for phase in _PHASES}
+        self._shares: dict[Phase, dict[str, float]] = {phase: {} for phase in Phase}
+        self._notes: dict[Phase, dict[str, str]] = {phase: {} for phase in Phase}
+        self._finished: dict[Phase, list[str]] = {phase: [] for phase in Phase}
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -64,7 +64,7 @@ class Screen:
                 self._note(Phase.ALIGN, "resumed", "goes on with the alignment of the last attempt")
             case Resumed(epoch=epoch):
                 self._note(Phase.TRAIN, "resumed", f"resumed after epoch {epoch}")
-            case Finished() if event.phase in self._finished:
+            case Finished() if event.phase in self._shown:
                 self._finish(party, event.phase)
 
     def _finish(self, party: str, phase: Phase) -> None:
@@ -73,7 +73,8 @@ class Screen:
         self._shares[phase][party] = 1.0
         self._note(phase, "done", " ".join(f"{name} {_DONE}" for name in finished))
         if len(finished) == self._workers(phase) and not self._live:
-            self._console.print(f"  {_PHASES.index(phase) + 1} {phase.value:<10} {self._text(phase)}", soft_wrap=True)
+            number = self._shown.index(phase) + 1
+            self._console.print(f"  {number} {phase.value:<10} {self._text(phase)}", soft_wrap=True)
 
     def _note(self, phase: Phase, name: str, text: str) -> None:
         self._notes[phase][name] = text

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,8 +29,8 @@ from ..parties.home import PartyHome
 from ..parties.ledger import Ledger
 from ..parties.network.channel import TIMEOUT_S, Channel
 from ..parties.network.local import SocketCarrier
-from .jobs import VerticalJob
-from .phases import VerticalPhases
+from .jobs import Job, job_of
+from .kinds import room
 from .publisher import Publisher
 
 RUN_PATTERN = r"^[a-z][a-z0-9_-]{0,79}$"
@@ -41,7 +42,7 @@ class Open(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    job: VerticalJob
+    job: dict[str, Any]
     run: str = Field(pattern=RUN_PATTERN)
     fresh: bool = False
     timeout_s: float = Field(default=TIMEOUT_S, gt=0)
@@ -71,21 +72,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     threading.Thread(target=_listen, args=(control, commands), daemon=True).start()
     opening = Open.model_validate_json(commands.get())
     ends = {name: int(number) for name, number in (peer.rsplit("=", 1) for peer in options.peer)}
-    tell = Publisher(control.sendall, opening.job.aliases())
-    return _serve(opening, options.home, ends, commands, tell)
+    job = job_of(opening.job)
+    tell = Publisher(control.sendall, job.aliases())
+    return _serve(opening, job, options.home, ends, commands, tell)
 
 
-def _serve(opening: Open, folder: Path, ends: dict[str, int], commands: queue.Queue[bytes], tell: Publisher) -> int:
+def _serve(
+    opening: Open, job: Job, folder: Path, ends: dict[str, int], commands: queue.Queue[bytes], tell: Publisher
+) -> int:
     phase, party = Phase.AGREE, folder.name
     channels: dict[str, Channel] = {}
     try:
         home = PartyHome(folder)
         tell.obey(home.config.policy)
-        log = Ledger(home).job(opening.run, opening.job.digest())
+        log = Ledger(home).job(opening.run, job.digest())
         for peer, number in ends.items():
             carrier = SocketCarrier(socket.socket(fileno=number))
             channels[peer] = Channel(carrier, me=party, peer=peer, log=log, timeout_s=opening.timeout_s)
-        phases = VerticalPhases(home, opening.job, opening.run, channels, tell, opening.fresh)
+        phases = room(job.kind, "phases").phases_of(home, job, opening.run, channels, tell, opening.fresh)
         while phase is not Phase.CLOSE:
             phase = Command.model_validate_json(commands.get()).phase
             work: Callable[[], None] = getattr(phases, phase.value)

@@ -94,6 +94,9 @@ CATALOGUE: dict[str, Words] = {
     "data.label_missing": Words("{party}'s label '{column}' is null in {count} rows", "drop those rows in the SQL"),
     "data.label_constant": Words("{party}'s label '{column}' has the same value in every row", "choose another label"),
     "data.label_not_binary": Words("{party}'s label '{column}' is not 0 and 1", "make it 0 and 1 in the SQL"),
+    "data.label_not_number": Words(
+        "{party}'s label '{column}' is not a number", "cast it in the SQL, or choose another label"
+    ),
     "data.split": Words(
         "the {part} part of the shared patients does not hold both outcomes",
         "align more patients, or give that part a larger share",
@@ -149,7 +152,12 @@ CATALOGUE: dict[str, Words] = {
     "policy.label": Words(
         "{party} does not allow '{column}' as a label", "ask {party} to add it to `labels:` in its policy"
     ),
-    "policy.rounds": Words("{party} allows {allowed} epochs, the job asks {asked}", "lower `training.epochs`"),
+    "policy.epochs": Words("{party} allows {allowed} epochs, the job asks {asked}", "lower `training.epochs`"),
+    "policy.rounds": Words("{party} allows {allowed} rounds, the job asks {asked}", "lower `rounds.count`"),
+    "policy.no_floor": Words(
+        "{party} does not let patients of '{dataset}' be linked",
+        "ask {party} to set `at_least`: the smallest number of shared patients",
+    ),
     "policy.membership": Words(
         "{party} does not let {peer} learn which patients it shares",
         "ask {party} to add {peer} to `may_learn_membership:`",
@@ -182,6 +190,10 @@ CATALOGUE: dict[str, Words] = {
         "{party} was asked to unmask for parties that were not in the sum",
         "the coordinator does not keep to the protocol",
     ),
+    "secagg.consent": Words(
+        "{party} saw {count} signatures under the list of those in the sum, and {allowed} have to be there",
+        "the parties were told different lists, or the `keys:` of the homes differ: compare them with `isthmus keys`",
+    ),
     "secagg.signature": Words(
         "{party} found a signature that is not {peer}'s", "compare the `keys:` of both homes with `isthmus keys`"
     ),
@@ -202,6 +214,10 @@ CATALOGUE: dict[str, Words] = {
     "peer.protocol": Words(
         "{peer} sent {party} what the protocol does not allow, topic '{topic}'",
         "the parties may run different versions: compare `isthmus --version`",
+    ),
+    "peer.shares": Words(
+        "{party} found that the shares of {peer}'s secrets do not fit the keys that {peer} announced",
+        "{peer} or one of those that hold its shares does not keep to the protocol",
     ),
     "rounds.quorum": Words(
         "{count} parties are left and the job needs {allowed}",

@@ -23,8 +23,10 @@ class Phase(StrEnum):
 
     AGREE = "agree"
     ALIGN = "align"
+    PREPARE = "prepare"
     TRAIN = "train"
     EVALUATE = "evaluate"
+    MEASURE = "measure"
     CLOSE = "close"
     COMPARE = "compare"  # in a simulation only: what each party could do alone
 
@@ -46,7 +48,10 @@ Alias = Annotated[str, AfterValidator(_known_alias)]
 Code = Annotated[str, AfterValidator(_known_code)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Natural = Annotated[int, Field(ge=0, lt=2**63)]
-JobField = Literal["kind", "name", "purpose", "parties", "align", "model", "training", "version"]
+JobField = Literal["kind", "name", "purpose", "parties", "align", "model", "training", "version",
+    "coordinator", "columns", "label", "strategy", "rounds", "split", "subgroups", "secure_aggregation",
+    "standardise", "code", "summaries", "tables", "curves", "at_least", "quantiles", "bins",
+]  # fmt: skip
 Part = Literal["train", "validation", "test"]
 FactName = Literal["party", "peer", "dataset", "column", "identifier", "kind"]
 CountName = Literal[

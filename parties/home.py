@@ -7,6 +7,7 @@
       lab.duckdb         the rows; opened read-only and briefly
       state.duckdb       ours: runs, alignments, the ledger
       ledger.key         0600; makes the ledger's chain
+      identity.key       0600; what the party signs with (see `identity`)
       runs/<run>/        the vault's log and checkpoints
       models/<run>/      the party's part of a finished model
 """
@@ -139,14 +140,28 @@ class PartyHome:
 
         Raises `InternalError` ``ledger.broken`` for a file that holds something else.
         """
-        path = self._ledger_key_file
+        key = self._key(self._ledger_key_file)
+        if len(key) != KEY_NBYTES:
+            detail = f"{self._ledger_key_file} is not {KEY_NBYTES} bytes"
+            raise InternalError("ledger.broken", party=self.name, entry=0, detail=detail)
+        return key
+
+    def identity_key(self) -> bytes:
+        """The 32 bytes of the key that the party signs with, made at first use and readable by the owner alone.
+
+        Raises `InputError` ``home.invalid`` for a file that holds something else.
+        """
+        key = self._key(self.folder / "identity.key")
+        if len(key) != KEY_NBYTES:
+            problem = f"it does not hold {KEY_NBYTES} bytes"
+            raise InputError("home.invalid", party=self.name, field="identity.key", problem=problem)
+        return key
+
+    def _key(self, path: Path) -> bytes:
         with disk_errors(self.name):
             if not path.exists():
                 _make_key(path)
-            key = path.read_bytes()
-        if len(key) != KEY_NBYTES:
-            raise InternalError("ledger.broken", party=self.name, entry=0, detail=f"{path} is not {KEY_NBYTES} bytes")
-        return key
+            return path.read_bytes()
 
 
 def find_home(homes: Path, party: str) -> Path:

@@ -24,7 +24,14 @@ class Release(BaseModel):
 
     columns: tuple[str, ...] = Field(default=(), description="Columns that may be features.")
     labels: tuple[str, ...] = Field(default=(), description="Columns that may be a label.")
-    at_least: Annotated[int, Field(ge=1)] = Field(description="The smallest number of shared patients.")
+    at_least: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="The smallest number of shared patients; without it no patients are linked."
+    )
+    cohort: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="The smallest group of patients of whom a number may be told (a count, a mean, a curve's step); "
+        "without it none is.",
+    )
     may_learn_membership: tuple[str, ...] = Field(
         default=(), description="Parties that may learn which of their own patients this party has too."
     )
@@ -42,11 +49,16 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kinds: tuple[Literal["vertical"], ...] = Field(default=(), description="Kinds of job.")
+    kinds: tuple[Literal["vertical", "horizontal", "statistics"], ...] = Field(default=(), description="Kinds of job.")
     purposes: tuple[str, ...] = Field(default=(), description="Purposes, word for word.")
     peers: tuple[str, ...] = Field(default=(), description="Parties it works with.")
     release: dict[str, Release] = Field(default_factory=dict, description="By dataset.")
     max_epochs: int = Field(default=0, ge=0, description="The most epochs of training that a job may ask for.")
+    max_rounds: int = Field(default=0, ge=0, description="The most federated rounds that a job may ask for.")
+    models: tuple[str, ...] = Field(default=(), description="Model classes of one's own that may run, by dotted path.")
+    plain_updates: Literal["deny", "allow"] = Field(
+        default="deny", description="Whether the coordinator may see this party's own updates and sums, unmasked."
+    )
     publish: tuple[Publishable, ...] = Field(
         default=(),
         description="What the party's flow, and so the Prefect server and the coordinator, may be told by its vault. "
@@ -69,9 +81,22 @@ class Policy(BaseModel):
         for peer in terms.peers:
             if peer not in self.peers:
                 raise PolicyRefusal("policy.peer", party=me, peer=peer)
-        if terms.dataset not in self.release:
-            raise PolicyRefusal("policy.dataset", party=me, dataset=terms.dataset)
-        release = self.release[terms.dataset]
+        if terms.epochs > self.max_epochs:
+            raise PolicyRefusal("policy.epochs", party=me, asked=terms.epochs, allowed=self.max_epochs)
+        if terms.rounds > self.max_rounds:
+            raise PolicyRefusal("policy.rounds", party=me, asked=terms.rounds, allowed=self.max_rounds)
+        if terms.model is not None and terms.model not in self.models:
+            raise PolicyRefusal("policy.model", party=me)
+        if terms.plain_updates and self.plain_updates != "allow":
+            raise PolicyRefusal("policy.plain_updates", party=me)
+        return self._release(terms) if terms.dataset is not None else Grant()
+
+    def _release(self, terms: Terms) -> Grant:
+        """Judge what is asked of a dataset."""
+        me, dataset = terms.party, terms.dataset
+        if dataset is None or dataset not in self.release:
+            raise PolicyRefusal("policy.dataset", party=me, dataset=str(dataset))
+        release = self.release[dataset]
         columns = tuple(
             dict.fromkeys(
                 column for asked in terms.columns for column in (release.columns if asked == ALL else [asked])
@@ -79,16 +104,21 @@ class Policy(BaseModel):
         )
         for column in columns:
             if column not in release.columns:
-                raise PolicyRefusal("policy.column", party=me, dataset=terms.dataset, column=column)
-        if terms.label is not None and terms.label not in release.labels:
-            raise PolicyRefusal("policy.label", party=me, column=terms.label)
+                raise PolicyRefusal("policy.column", party=me, dataset=dataset, column=column)
+        for label in terms.labels:
+            if label not in release.labels:
+                raise PolicyRefusal("policy.label", party=me, column=label)
         for peer in terms.membership_learners:
             if peer not in release.may_learn_membership:
                 raise PolicyRefusal("policy.membership", party=me, peer=peer)
-        if terms.epochs > self.max_epochs:
-            raise PolicyRefusal("policy.rounds", party=me, asked=terms.epochs, allowed=self.max_epochs)
-        features = tuple(column for column in columns if column != terms.label)
-        return Grant(features, max(terms.at_least, release.at_least))
+        if terms.at_least is not None and release.at_least is None:
+            raise PolicyRefusal("policy.no_floor", party=me, dataset=dataset)
+        if terms.cohort is not None and release.cohort is None:
+            raise PolicyRefusal("policy.cohort", party=me, dataset=dataset)
+        features = tuple(column for column in columns if column not in terms.labels)
+        return Grant(
+            features, max(terms.at_least or 1, release.at_least or 1), max(terms.cohort or 1, release.cohort or 1)
+        )
 
 
 @dataclass(frozen=True)
@@ -99,20 +129,25 @@ class Terms:
     purpose: str
     party: str
     peers: tuple[str, ...]
-    dataset: str
-    columns: tuple[str, ...]  # "*" stands for all that the policy releases
-    label: str | None
-    at_least: int
-    membership_learners: tuple[str, ...]
-    epochs: int
+    dataset: str | None  # None: a coordinator, who brings no rows
+    columns: tuple[str, ...] = ()  # "*" stands for all that the policy releases
+    labels: tuple[str, ...] = ()
+    at_least: int | None = None  # the smallest number of shared patients; None: nobody is linked
+    membership_learners: tuple[str, ...] = ()
+    cohort: int | None = None  # the smallest group that numbers may be told of; None: none are told
+    epochs: int = 0
+    rounds: int = 0
+    model: str | None = None  # a model class of the user's own, by its dotted path
+    plain_updates: bool = False  # whether the coordinator sees single updates
 
 
 @dataclass(frozen=True)
 class Grant:
-    """What a policy lets a job have: the features by name, the label not among them, and the floor that holds."""
+    """What a policy lets a job have: the features by name, the labels not among them, and the floors that hold."""
 
-    columns: tuple[str, ...]
-    at_least: int
+    columns: tuple[str, ...] = ()
+    at_least: int = 1
+    cohort: int = 1
 
 
 def _plain(purpose: str) -> str:

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import yaml
 
-from isthmus.flows.jobs import VerticalJob
 from isthmus.flows.journal import Journal
+from isthmus.flows.kinds.vertical.job import VerticalJob
 from isthmus.flows.launch import run_here
 
 

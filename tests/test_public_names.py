@@ -51,6 +51,8 @@ PUBLIC = {
         "train_central",
         "train_passive",
     ],
+    "isthmus.flows.kinds": ["KINDS", "room"],
+    "isthmus.flows.kinds.vertical": [],  # its rooms are asked for by name: see isthmus.flows.kinds
     "isthmus.flows": ["Model", "Shared", "VerticalJob", "align", "publish_report", "train_vertical", "vertical"],
 }
 COMMANDS = ["audit show", "audit verify", "check", "demo", "run", "runs", "schema", "serve"]

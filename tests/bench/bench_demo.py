@@ -18,9 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from isthmus.flows.baselines import Baselines, run_baselines
 from isthmus.flows.demo import demo_job, make_homes
 from isthmus.flows.journal import Journal
+from isthmus.flows.kinds.vertical.baselines import Baselines, run_baselines
 from isthmus.flows.launch import run_here
 from isthmus.parties.events import Metric
 

@@ -62,7 +62,7 @@ POLICY = [
     ("policy.dataset", "lab", lambda content: content["policy"].update(release={})),
     ("policy.column", "insurer", _release(columns=["age"])),
     ("policy.label", "insurer", _release(labels=[])),
-    ("policy.rounds", "lab", _policy(max_epochs=3)),
+    ("policy.epochs", "lab", _policy(max_epochs=3)),
     ("policy.membership", "insurer", _release(may_learn_membership=[])),
     ("policy.too_few", "lab", _release(at_least=1000)),
 ]
@@ -179,7 +179,7 @@ CLI = [
     ("job.party_unknown", ["run", "job.yaml", "--homes", "elsewhere"], 2),
     ("run.unknown", ["runs", "nothing"], 2),
     ("job.party_unknown", ["audit", "show", "nobody"], 2),
-    ("policy.rounds", ["check", "long.yaml"], 3),
+    ("policy.epochs", ["check", "long.yaml"], 3),
 ]
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import yaml
 
-from isthmus.flows.baselines import Baselines, may_pool, run_baselines
-from isthmus.flows.baselines import main as baselines_main
-from isthmus.flows.contenders import _one_hot, _ordinal, compare
 from isthmus.flows.demo import demo_job, make_homes, true_persons
-from isthmus.flows.jobs import VerticalJob
 from isthmus.flows.journal import Journal
-from isthmus.flows.learning import SCORES_FILE
+from isthmus.flows.kinds.vertical.baselines import Baselines, may_pool, run_baselines
+from isthmus.flows.kinds.vertical.baselines import main as baselines_main
+from isthmus.flows.kinds.vertical.contenders import _one_hot, _ordinal, compare
+from isthmus.flows.kinds.vertical.job import VerticalJob
+from isthmus.flows.kinds.vertical.learning import SCORES_FILE
 from isthmus.parties.checkpoint import write_tensors
 from isthmus.parties.errors import InputError, PolicyRefusal
 from isthmus.parties.events import Progress
@@ -185,7 +185,7 @@ def test_the_text_of_an_exception_reaches_neither_the_log_nor_the_flow(
     def fail(*_: object) -> None:
         raise KeyError("plantedrow77")
 
-    monkeypatch.setattr("isthmus.flows.contenders.compare", fail)
+    monkeypatch.setattr("isthmus.flows.kinds.vertical.contenders.compare", fail)
     job = tmp_path / "job.json"
     job.write_text(json.dumps(JOB.canonical()))
     words = ["--homes", str(homes), "--run", RUN, "--job", str(job), "--out", str(tmp_path / "out.json")]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from isthmus.flows import check as module
 from isthmus.flows.check import check_job
+from isthmus.flows.kinds.vertical import check as module
 from isthmus.parties.events import Traffic
 from isthmus.psi.cipher import CHUNK, POINT_NBYTES
 from isthmus.psi.matching import VALUE_NBYTES

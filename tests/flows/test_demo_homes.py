@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from isthmus.flows.demo import demo_job, job_text, make_homes, true_persons
-from isthmus.flows.jobs import VerticalJob
+from isthmus.flows.kinds.vertical.job import VerticalJob
 from isthmus.parties.errors import InputError
 from isthmus.parties.home import PartyHome
 from isthmus.parties.store import Store

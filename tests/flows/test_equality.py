@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from isthmus.flows.learning import SCORES_FILE, plan_of
+from isthmus.flows.kinds.vertical.learning import SCORES_FILE, plan_of
 from isthmus.parties.checkpoint import read_tensors
 from isthmus.parties.home import PartyHome
 from isthmus.parties.state import State

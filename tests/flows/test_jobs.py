@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from isthmus.flows.jobs import PROTOCOL_VERSION, LogisticModel, NetworkModel, VerticalJob
+from isthmus.flows.jobs import PROTOCOL_VERSION, load_job
+from isthmus.flows.kinds.vertical.job import LogisticModel, NetworkModel, VerticalJob
 from isthmus.parties.errors import InputError
 
 JOB: dict[str, Any] = {
@@ -198,8 +199,8 @@ def test_the_digest_of_a_small_job_is_this_one() -> None:
         },
     ]
     assert _job().digest() == hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
-    assert _job().digest() == "aad819a1984543e3da37e4b9d377133ae311b5df09985d204642592d523de02b"
-    assert PROTOCOL_VERSION == 1
+    assert _job().digest() == "0d7cd4d53685e8c4063b2964fbd834529417ab7ef835b1d94790c82a59ce3afb"
+    assert PROTOCOL_VERSION == 2
 
 
 def test_defaults_written_out_and_another_order_of_fields_are_the_same_job(tmp_path: Path) -> None:
@@ -275,15 +276,15 @@ def test_the_aliases_are_the_names_of_the_job_and_nothing_else() -> None:
 def test_the_terms_are_what_a_policy_judges() -> None:
     terms = _job().terms("insurer")
     assert (terms.kind, terms.purpose, terms.party, terms.peers) == ("vertical", "mortality risk", "insurer", ("lab",))
-    assert (terms.dataset, terms.columns, terms.label) == ("members", ("age", "sex"), "died")
+    assert (terms.dataset, terms.columns, terms.labels) == ("members", ("age", "sex"), ("died",))
     assert (terms.at_least, terms.epochs, terms.membership_learners) == (50, 4, ("lab",))
-    assert _job().terms("lab").label is None
+    assert _job().terms("lab").labels == ()
 
 
 def test_a_passive_party_speaks_to_the_active_one_alone() -> None:
     job = _job(_with("parties", value=THREE))
-    assert job.peers("insurer") == ("lab", "clinic")
-    assert job.peers("lab") == job.peers("clinic") == ("insurer",)
+    assert job.members == ("insurer", "lab", "clinic")
+    assert job.links == (("insurer", "lab"), ("insurer", "clinic"))
 
 
 def test_every_other_party_learns_who_is_shared_by_all() -> None:
@@ -334,4 +335,4 @@ def test_the_examples_of_the_repository_are_jobs() -> None:
     files = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
     assert files
     for path in files:
-        assert VerticalJob.from_file(path).digest()
+        assert load_job(path).digest()

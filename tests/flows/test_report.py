@@ -12,11 +12,11 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from isthmus.flows.baselines import Baselines, Gain, Line, Linkage, Row, Score
 from isthmus.flows.demo import demo_job
-from isthmus.flows.jobs import VerticalJob
 from isthmus.flows.journal import Journal
-from isthmus.flows.launch import ALL_PHASES
+from isthmus.flows.kinds import KINDS, room
+from isthmus.flows.kinds.vertical.baselines import Baselines, Gain, Line, Linkage, Row, Score
+from isthmus.flows.kinds.vertical.job import VerticalJob
 from isthmus.flows.page import page
 from isthmus.flows.report import markdown, summarise, text_table, write_report
 from isthmus.flows.runs import RunRecord
@@ -65,7 +65,7 @@ def traffic(peer: str, topic: Topic, sent: int) -> Traffic:
     return Traffic.model_validate(fields, context={"aliases": ["lab", "insurer"]})
 
 
-def always(phases: tuple[Phase, ...] = ALL_PHASES) -> list[tuple[str, PublicEvent]]:
+def always(phases: tuple[Phase, ...] = VerticalJob.phases) -> list[tuple[str, PublicEvent]]:
     events: list[tuple[str, PublicEvent]] = []
     for party, peer, letter in (("insurer", "lab", "a"), ("lab", "insurer", "b")):
         events += [(party, Finished(phase=phase, seconds=SECONDS[phase])) for phase in phases]
@@ -259,8 +259,10 @@ def test_a_run_of_one_epoch_and_one_sided_curves_can_be_drawn() -> None:
 
 
 def test_the_page_has_words_for_every_topic() -> None:
-    events: list[tuple[str, PublicEvent]] = [("lab", traffic("insurer", topic, 1_000_000)) for topic in Topic]
-    assert page(summary_of(journal_of(always(), events))).count("1,000,000") == len(Topic)
+    topics = [Topic(topic) for topic in room("vertical", "report").TOPICS]
+    events: list[tuple[str, PublicEvent]] = [("lab", traffic("insurer", topic, 1_000_000)) for topic in topics]
+    assert page(summary_of(journal_of(always(), events))).count("1,000,000") == len(topics)
+    assert set(Topic) == {topic for kind in KINDS for topic in room(kind, "report").TOPICS}
 
 
 def test_the_same_summary_gives_the_same_page(summary: dict[str, Any]) -> None:

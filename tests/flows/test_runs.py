@@ -10,7 +10,7 @@ from typing import Any
 import filelock
 import pytest
 
-from isthmus.flows.jobs import VerticalJob
+from isthmus.flows.kinds.vertical.job import VerticalJob
 from isthmus.flows.runs import find_run, open_run, run_records
 from isthmus.parties.errors import InputError, PeerFailure
 

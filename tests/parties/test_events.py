@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from isthmus.flows.jobs import VerticalJob
+from isthmus.flows.kinds import KINDS, room
 from isthmus.parties.errors import CATALOGUE, InputError, InternalError, IsthmusError, PeerFailure, error_of
 from isthmus.parties.events import Failed, JobField, Phase, PublicEvent, parse, public_failure
 from isthmus.parties.network.message import Step, Topic
@@ -263,7 +263,8 @@ def test_an_unknown_code_cannot_be_told() -> None:
 
 
 def test_the_fields_that_may_differ_are_those_of_a_job() -> None:
-    assert set(get_args(JobField)) == set(VerticalJob.model_fields) | {"version"}
+    fields = {field for kind in KINDS for field in room(kind, "job").JOB.model_fields}
+    assert set(get_args(JobField)) == fields | {"version", "code"}
 
 
 def test_enumerations_are_plain_words() -> None:

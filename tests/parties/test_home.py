@@ -108,7 +108,6 @@ BAD: list[tuple[str, Any, str]] = [
     ("an unknown policy", _with("policy", "allow", value="all"), "policy.allow"),
     ("publishes rows", _with("policy", "publish", value=["rows"]), "policy.publish.0"),
     ("negative epochs", _with("policy", "max_epochs", value=-1), "policy.max_epochs"),
-    ("a release without a floor", _with("policy", "release", value={"results": {}}), "policy.release.results.at_least"),
     ("a floor of 0", _with("policy", "release", value={"results": {"at_least": 0}}), "policy.release.results.at_least"),
     ("a star", _with("policy", "release", "results", "columns", value=["*"]), "policy.release.results.columns"),
     ("an unknown dataset", _with("policy", "release", value={"rows": {"at_least": 1}}), "the whole file"),

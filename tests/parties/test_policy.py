@@ -20,7 +20,7 @@ TERMS = Terms(
     peers=("lab",),
     dataset="members",
     columns=("age", "sex"),
-    label="died",
+    labels=("died",),
     at_least=20,
     membership_learners=("lab",),
     epochs=30,
@@ -53,7 +53,7 @@ REFUSALS = [
     ("policy.purpose", {"purposes": ("marketing",)}, {"party": "insurer"}),
     ("policy.peer", {"peers": ("clinic",)}, {"party": "insurer", "peer": "lab"}),
     ("policy.dataset", {"release": {}}, {"party": "insurer", "dataset": "members"}),
-    ("policy.rounds", {"max_epochs": 29}, {"party": "insurer", "asked": 30, "allowed": 29}),
+    ("policy.epochs", {"max_epochs": 29}, {"party": "insurer", "asked": 30, "allowed": 29}),
 ]
 
 
@@ -79,8 +79,8 @@ def test_what_the_dataset_does_not_release_is_refused_by_name(
 
 
 def test_a_label_is_no_column_and_a_column_no_label() -> None:
-    assert _refusal(_policy(), replace(TERMS, columns=("died",), label=None)).code == "policy.column"
-    assert _refusal(_policy(), replace(TERMS, label="age")).code == "policy.label"
+    assert _refusal(_policy(), replace(TERMS, columns=("died",), labels=())).code == "policy.column"
+    assert _refusal(_policy(), replace(TERMS, labels=("age",))).code == "policy.label"
 
 
 def test_a_star_stands_for_what_is_released_and_nothing_else() -> None:
@@ -123,11 +123,43 @@ def test_every_peer_and_every_learner_has_to_be_allowed() -> None:
     assert _refusal(_policy(), learners).facts["peer"] == "clinic"
 
 
-def test_a_release_without_a_floor_is_none() -> None:
-    with pytest.raises(ValidationError):
-        Release(columns=("age",))  # type: ignore[call-arg]
-    with pytest.raises(ValidationError):
-        Release(at_least=0)
+def test_a_release_without_a_floor_lets_nobody_be_linked_and_no_number_be_told() -> None:
+    assert _refusal(_policy(dataset={"at_least": None})).code == "policy.no_floor"
+    assert _refusal(_policy(), replace(TERMS, cohort=5)).code == "policy.cohort"
+    for field in ("at_least", "cohort"):
+        with pytest.raises(ValidationError):
+            Release(**{field: 0})
+
+
+@pytest.mark.parametrize(("job", "policy", "cohort"), [(5, 10, 10), (10, 5, 10)])
+def test_the_higher_cohort_holds(job: int, policy: int, cohort: int) -> None:
+    assert _policy(dataset={"cohort": policy}).check(replace(TERMS, cohort=job)).cohort == cohort
+
+
+def test_rounds_own_models_and_plain_updates_have_to_be_allowed() -> None:
+    rounds = replace(TERMS, rounds=30)
+    assert _refusal(_policy(), rounds).facts == {"party": "insurer", "asked": 30, "allowed": 0}
+    assert _policy(max_rounds=30).check(rounds)
+    model = replace(TERMS, model="ours.Net")
+    assert (
+        _refusal(
+            _policy(
+                models=("ours.Net2", "ours"),
+            ),
+            model,
+        ).code
+        == "policy.model"
+    )
+    assert _policy(models=("ours.Net",)).check(model)
+    plain = replace(TERMS, plain_updates=True)
+    assert _refusal(_policy(), plain).code == "policy.plain_updates"
+    assert _policy(plain_updates="allow").check(plain)
+
+
+def test_a_coordinator_is_granted_no_column_and_refused_like_anybody() -> None:
+    coordinator = Terms("horizontal", "mortality risk", "hub", ("lab",), None)
+    assert Policy(kinds=("horizontal",), purposes=("mortality risk",), peers=("lab",)).check(coordinator) == Grant()
+    assert _refusal(Policy(), coordinator).code == "policy.kind"
 
 
 names = st.sampled_from(["lab", "clinic", "age", "sex", "died", "members", "*", ""])
@@ -139,7 +171,7 @@ names = st.sampled_from(["lab", "clinic", "age", "sex", "died", "members", "*", 
     peers=st.lists(names, max_size=3).map(tuple),
     dataset=names,
     columns=st.lists(names, max_size=3).map(tuple),
-    label=st.none() | names,
+    labels=st.lists(names, max_size=1).map(tuple),
     epochs=st.integers(0, 100),
 )
 def test_an_empty_policy_denies_everything(**asked: Any) -> None:

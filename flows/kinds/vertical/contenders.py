@@ -28,17 +28,17 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
-from ..horizontal import metrics
-from ..parties.checkpoint import read_tensors
-from ..parties.errors import InputError
-from ..parties.home import PartyHome
-from ..parties.state import SavedAlignment, State
-from ..parties.store import Store
-from ..parties.table import Column
-from ..vertical import Parts, split_rows, train_central
+from ....horizontal import metrics
+from ....parties.checkpoint import read_tensors
+from ....parties.errors import InputError
+from ....parties.home import PartyHome
+from ....parties.state import SavedAlignment, State
+from ....parties.store import Store
+from ....parties.table import Column
+from ....vertical import Parts, split_rows, train_central
+from ...demo import true_persons
 from .baselines import Baselines, Gain, Line, Linkage, Row, Score, Told
-from .demo import true_persons
-from .jobs import VerticalJob
+from .job import VerticalJob
 from .learning import SCORES_FILE, plan_of
 
 PENALTIES = (0.01, 0.1, 1.0)  # scikit-learn's C

@@ -1,9 +1,9 @@
 """Simulations only: what each party could do alone, and what one who held all rows could do.
 
-A process of its own (`python -m isthmus.flows.baselines`) reads the rows of **all** parties. No party of the real world
-lets it: it runs only where every party's policy says `pooled_baselines: allow`, which is judged before any row is
-read. It knows no Prefect and hands back a `Baselines`: numbers about models, no row and no identifier. What a policy
-does not publish is left out of it here too.
+A process of its own (`python -m isthmus.flows.kinds.vertical.baselines`) reads the rows of **all** parties. No party of
+the real world lets it: it runs only where every party's policy says `pooled_baselines: allow`, which is judged before
+any row is read. It knows no Prefect and hands back a `Baselines`: numbers about models, no row and no identifier. What
+a policy does not publish is left out of it here too.
 
 Every model sees the same patients, split the same way, and is judged on the same held-out ones. What is chosen (when to
 stop, how strong a penalty) is chosen on the validation patients, for each model from equally many candidates.
@@ -24,12 +24,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..parties.errors import InternalError, IsthmusError, PolicyRefusal
-from ..parties.events import Finished, Phase, Progress, parse, public_failure
-from ..parties.home import PartyHome, find_home
-from .jobs import VerticalJob
-from .journal import Journal
-from .launch import environment
+from ....parties.errors import InternalError, IsthmusError, PolicyRefusal
+from ....parties.events import Finished, Phase, Progress, parse, public_failure
+from ....parties.home import PartyHome, find_home
+from ...journal import Journal
+from ...launch import environment
+from .job import VerticalJob
 
 SIMULATION = "simulation"  # stands in the journal where a party would
 OUT_FILE, LOG_FILE, JOB_FILE = "baselines.json", "baselines.log", "job.json"
@@ -140,7 +140,7 @@ async def run_baselines(
     job_file.write_text(json.dumps(asked.canonical(), indent=2), encoding="utf-8")
     with (folder / LOG_FILE).open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "isthmus.flows.baselines", "--homes", str(homes), "--run", run),
+            *(sys.executable, "-m", "isthmus.flows.kinds.vertical.baselines", "--homes", str(homes), "--run", run),
             *("--job", str(job_file), "--out", str(out)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

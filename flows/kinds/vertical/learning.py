@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..horizontal import metrics
-from ..parties.checkpoint import Checkpoints, write_tensors
-from ..parties.events import Count, Curve, Fingerprint, Metric, Phase, Progress, Resumed
-from ..parties.home import PartyHome
-from ..parties.network.channel import Channel
-from ..parties.state import Run, State
-from ..parties.table import Column
-from ..vertical import (
+from ....horizontal import metrics
+from ....parties.checkpoint import Checkpoints, write_tensors
+from ....parties.events import Count, Curve, Fingerprint, Metric, Phase, Progress, Resumed
+from ....parties.home import PartyHome
+from ....parties.network.channel import Channel
+from ....parties.state import Run, State
+from ....vertical import (
     ActivePart,
     EpochReport,
     PassivePart,
@@ -28,9 +27,10 @@ from ..vertical import (
     train_active,
     train_passive,
 )
-from .jobs import LogisticModel, VerticalJob
+from ...phases import digest_of_rows
+from ...publisher import Publisher
+from .job import LogisticModel, VerticalJob
 from .phases import Aligned
-from .publisher import Publisher
 
 SCORES_FILE = "scores.safetensors"
 
@@ -75,7 +75,7 @@ class Learning:
         columns = aligned.store.columns(aligned.columns, aligned.row_ids)
         if label is not None:
             self._label = aligned.store.label(label, aligned.row_ids)
-        data_digest = _digest_of(columns, self._label)
+        data_digest = digest_of_rows(columns, self._label)
         if data_digest != self._run.data_digest:
             self._checkpoints.clear()  # what was learnt from other rows is no beginning
         State(self._home).note_data(self._run.run, sql_digest=aligned.store.sql_digest, data_digest=data_digest)
@@ -146,14 +146,3 @@ class Learning:
             self._tell(Curve(name="roc", part="test", x=tuple(x.tolist()), y=tuple(y.tolist())))
             x, y = metrics.calibration_curve(label, scores)
             self._tell(Curve(name="calibration", part="test", x=tuple(x.tolist()), y=tuple(y.tolist())))
-
-
-def _digest_of(columns: Sequence[Column], label: NDArray[Any] | None) -> str:
-    """SHA-256 over the values that a party trains on."""
-    digest = hashlib.sha256()
-    for column in columns:
-        digest.update(f"{column.name}\n{column.kind}\n".encode())
-        values = column.values
-        digest.update(repr(values.tolist()).encode() if values.dtype == object else values.tobytes())
-    digest.update(b"" if label is None else label.tobytes())
-    return digest.hexdigest()

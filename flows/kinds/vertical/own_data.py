@@ -7,11 +7,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..parties.errors import InputError
-from ..parties.store import Store
-from ..parties.table import Identifier
-from ..psi import unreadable_dates
-from .jobs import VerticalJob
+from ....parties.errors import InputError
+from ....parties.store import Store
+from ....parties.table import Identifier
+from ....psi import unreadable_dates
+from .job import VerticalJob
 
 
 def look_at(

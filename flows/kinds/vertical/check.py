@@ -1,0 +1,112 @@
+"""`isthmus check` of a vertical job: what each party's data say, the bytes at most, who would learn what."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from ....parties.errors import IsthmusError
+from ....parties.home import PartyHome
+from ....parties.network.message import Topic
+from ....parties.policy import Grant
+from ....parties.store import Store
+from ...check import ENVELOPE_NBYTES, Leaving, Look, proposal_nbytes
+from .job import LogisticModel, VerticalJob
+from .own_data import look_at
+
+POINT_NBYTES, CUT_POINT_NBYTES, INDEX_NBYTES, SEED_NBYTES, LEAF_NBYTES, FLOAT_NBYTES = 33, 16, 4, 32, 66, 4
+CHUNK_ROWS = 4096  # in a message, of points and of rows to score; not imported, since that would load torch
+SETUP_NBYTES = 2048
+
+
+def look(home: PartyHome, job: VerticalJob, grant: Grant) -> Look:
+    """Read what the job would use of one party."""
+    rows: int | None = None
+    try:
+        store = Store(home, job.dataset(home.name))
+        row_ids = store.row_ids()
+        rows = len(row_ids)
+        look_at(store, job, home.name, grant.columns, row_ids)
+    except IsthmusError as error:
+        return Look(rows, error)
+    return Look(rows)
+
+
+def leaving(job: VerticalJob, rows: dict[str, int | None]) -> list[Leaving]:
+    """Bytes that would leave each party for another, at most, for parties with so many rows."""
+    active, width = job.active.name, 1 if isinstance(job.model, LogisticModel) else job.model.bottom[-1]
+    proposal = proposal_nbytes(job)
+    found = []
+    for passive in (party.name for party in job.passive):
+        for sender, receiver in ((active, passive), (passive, active)):
+            found.append(Leaving(sender, receiver, Topic.AGREE, "the job itself", proposal))
+        up, down = _aligning(job, rows[active], rows[passive])
+        found.append(Leaving(active, passive, Topic.ALIGN, "enciphered linkage keys, a bitmap", up))
+        found.append(Leaving(passive, active, Topic.ALIGN, "enciphered linkage keys, a seed", down))
+        found.append(Leaving(active, passive, Topic.SETUP, "settings and digests", SETUP_NBYTES))
+        found.append(Leaving(passive, active, Topic.SETUP, "the epochs it can go on from", 2 * ENVELOPE_NBYTES))
+        forward, backward, scored = _learning(job, rows[active], rows[passive], width)
+        found.append(Leaving(passive, active, Topic.TRAIN, f"cut layer, {width} numbers a patient", forward))
+        found.append(Leaving(active, passive, Topic.TRAIN, f"gradients, {width} numbers a patient", backward))
+        found.append(Leaving(passive, active, Topic.EVALUATE, f"cut layer, {width} numbers a patient", scored))
+    return found
+
+
+def _aligning(job: VerticalJob, mine: int | None, theirs: int | None) -> tuple[int | None, int | None]:
+    """Bytes of `psi.star` from the active party to a passive one, and back."""
+    if mine is None or theirs is None:
+        return None, None
+    passes, shared = len(job.align.passes), min(mine, theirs)
+    up = POINT_NBYTES * mine + theirs // 8 + 1 + INDEX_NBYTES * shared
+    down = POINT_NBYTES * theirs + CUT_POINT_NBYTES * mine + SEED_NBYTES
+    common = INDEX_NBYTES * shared + LEAF_NBYTES * len(job.passive)
+    messages = 6 + mine // CHUNK_ROWS + theirs // CHUNK_ROWS  # a pass
+    return (
+        passes * (up + messages * ENVELOPE_NBYTES) + common + 6 * ENVELOPE_NBYTES,
+        passes * (down + messages * ENVELOPE_NBYTES) + 6 * ENVELOPE_NBYTES,
+    )
+
+
+def _learning(
+    job: VerticalJob, mine: int | None, theirs: int | None, width: int
+) -> tuple[int | None, int | None, int | None]:
+    """Bytes of `vertical.split`: cut layers and gradients in training, cut layers of the held-out patients."""
+    if mine is None or theirs is None:
+        return None, None, None
+    training, shared, row_nbytes = job.training, min(mine, theirs), width * FLOAT_NBYTES
+    validation, test = (ceil(shared * share) for share in (training.validation_share, training.test_share))
+    train = ceil(shared * (1 - training.validation_share - training.test_share)) + 1  # parts are rounded
+    batches = 1 + train // training.batch_size
+    backward = training.epochs * (train * row_nbytes + (batches + 1) * ENVELOPE_NBYTES)
+    validating = validation * row_nbytes + (1 + validation // CHUNK_ROWS) * ENVELOPE_NBYTES
+    return (
+        backward + training.epochs * validating,
+        backward,
+        test * row_nbytes + (1 + test // CHUNK_ROWS) * ENVELOPE_NBYTES,
+    )
+
+
+def learns(job: VerticalJob) -> list[tuple[str, str]]:
+    """Pairs of a party and something it learns, for a person to read."""
+    active, passive = job.active.name, [party.name for party in job.passive]
+    them = " and ".join(passive)
+    lines = [
+        (
+            active,
+            f"which of its patients {them} {'has' if len(passive) == 1 else 'have'} too, and how many keys each has",
+        ),
+        (
+            active,
+            f"the cut layer of {them} for every shared patient: numbers made from their columns, from which those "
+            "can be guessed, and a single one all but read",
+        ),
+        (active, "a score for every shared patient"),
+    ]
+    logistic = isinstance(job.model, LogisticModel)
+    for name in passive:
+        lines.append((name, f"which of its patients {active} has too, and how many keys {active} has"))
+        if len(passive) > 1:
+            lines.append((name, "which of these all other parties have too"))
+        told = "whose sign is" if logistic else "from which can be guessed"
+        lines.append((name, f"gradients, {told} {active}'s label of every patient trained on"))
+    lines.append(("the coordinator", "what the policies publish, and nothing of a row"))
+    return lines

@@ -1,0 +1,193 @@
+"""The vertical job: same patients, other columns."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from ....parties.events import Phase
+from ....parties.policy import ALL, Terms
+from ...jobs import Form, Job, Name, Width
+
+
+class PartyInJob(Form):
+    """What one party brings: a dataset of its own, columns of it, and at one party the label."""
+
+    name: Name = Field(title="Party", description="The party's name: that of its home.", examples=["lab"])
+    dataset: str = Field(
+        title="Dataset", description="A dataset that the party's party.yaml defines.", examples=["results"]
+    )
+    columns: tuple[str, ...] = Field(
+        default=(ALL,),
+        title="Columns",
+        description='Features of that dataset; "*" stands for all that the party\'s policy releases.',
+    )
+    label: str | None = Field(
+        default=None, title="Label", description="The outcome to predict: at exactly one party, the active one."
+    )
+
+
+class Align(Form):
+    """How the shared patients are found."""
+
+    passes: tuple[tuple[str, ...], ...] = Field(  # not "keys": Prefect takes a model with that name for a mapping
+        min_length=1,
+        max_length=16,
+        title="Linkage passes",
+        description="Passes from strong to weak; each is a list of identifiers that the parties' party.yaml define.",
+        examples=[[["national_id"], ["names", "birth_date"]]],
+    )
+    at_least: int = Field(
+        default=100,
+        ge=1,
+        le=1_000_000_000,
+        title="At least",
+        description="Stop when fewer patients are shared; policies may ask for more.",
+    )
+
+
+class NetworkModel(Form):
+    """A network split between the parties: a bottom at each, a top at the active party."""
+
+    kind: Literal["network"] = Field(default="network", title="Kind", description="A split neural network.")
+    bottom: tuple[Width, ...] = Field(
+        default=(64, 32),
+        min_length=1,
+        max_length=8,
+        title="Bottom widths",
+        description="Layers of each party's bottom model; the last is the cut layer, which leaves the passive parties.",
+    )
+    top: tuple[Width, ...] = Field(
+        default=(32,), max_length=8, title="Top widths", description="Hidden layers above the merge."
+    )
+    merge: Literal["concat", "sum", "mean"] = Field(
+        default="concat", title="Merge", description="How the cut layers of the parties are put together."
+    )
+    dropout: float = Field(default=0.1, ge=0, lt=1, title="Dropout", description="In the bottoms and the top.")
+
+
+class LogisticModel(Form):
+    """Logistic regression over the columns of all parties."""
+
+    kind: Literal["logistic"] = Field(default="logistic", title="Kind", description="Logistic regression.")
+
+
+class Training(Form):
+    """Public hyperparameters. The seed orders batches and splits and nothing else: every party knows it."""
+
+    epochs: int = Field(default=30, ge=1, le=10_000, title="Epochs", description="At most so many.")
+    batch_size: int = Field(default=64, ge=1, le=65_536, title="Batch size", description="Rows a step.")
+    learning_rate: float = Field(default=0.001, gt=0, le=1, title="Learning rate", description="Of Adam.")
+    weight_decay: float = Field(default=0.0, ge=0, le=1, title="Weight decay", description="Of Adam (L2).")
+    patience: int = Field(
+        default=5,
+        ge=1,
+        le=10_000,
+        title="Patience",
+        description="Stop after so many epochs without a better validation AUC.",
+    )
+    validation_share: float = Field(
+        default=0.2, gt=0, lt=0.5, title="Validation share", description="Of the shared patients, for early stopping."
+    )
+    test_share: float = Field(
+        default=0.2, gt=0, lt=0.5, title="Test share", description="Of the shared patients, held out for the report."
+    )
+    seed: int = Field(default=7, ge=0, lt=2**63, title="Seed", description="Orders batches and splits.")
+
+
+class VerticalJob(Job):
+    """Same patients, other columns: align the parties' rows, then train one split model."""
+
+    model_config = ConfigDict(title="Vertical job")
+    phases: ClassVar[tuple[Phase, ...]] = (Phase.AGREE, Phase.ALIGN, Phase.TRAIN, Phase.EVALUATE, Phase.CLOSE)
+
+    kind: Literal["vertical"] = Field(default="vertical", title="Kind", description="The kind of job.")
+    parties: tuple[PartyInJob, ...] = Field(
+        min_length=2, max_length=16, title="Parties", description="Who takes part and with what."
+    )
+    align: Align = Field(title="Alignment", description="How the shared patients are found.")
+    model: NetworkModel | LogisticModel = Field(
+        default_factory=NetworkModel, title="Model", description="What is trained."
+    )
+    training: Training = Field(default_factory=Training, title="Training", description="How it is trained.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        names = [party.name for party in self.parties]
+        if len(set(names)) < len(names):
+            raise ValueError("two parties have the same name")
+        labelled = [party.name for party in self.parties if party.label is not None]
+        if len(labelled) != 1:
+            raise ValueError(f"exactly one party must have a label, not {len(labelled)}")
+        for party in self.parties:
+            if party.label is None and not party.columns:
+                raise ValueError(f"party {party.name} brings neither columns nor a label")
+            if party.label is not None and party.label in party.columns:
+                raise ValueError(f"the label {party.label!r} cannot be a column as well")
+        if not all(self.align.passes):
+            raise ValueError("a pass of align.passes is empty")
+        if self.training.validation_share + self.training.test_share > 0.8:
+            raise ValueError("validation_share and test_share leave less than a fifth for training")
+        return self
+
+    @property
+    def active(self) -> PartyInJob:
+        """The party that holds the label."""
+        return next(party for party in self.parties if party.label is not None)
+
+    @property
+    def passive(self) -> tuple[PartyInJob, ...]:
+        """The parties that hold features only, in the job's order."""
+        return tuple(party for party in self.parties if party.label is None)
+
+    def party(self, name: str) -> PartyInJob:
+        """The entry of one party."""
+        return next(party for party in self.parties if party.name == name)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The parties, in the job's order."""
+        return tuple(party.name for party in self.parties)
+
+    @property
+    def links(self) -> tuple[tuple[str, str], ...]:
+        """The active party speaks to all others, a passive one to the active party alone."""
+        return tuple((self.active.name, passive.name) for passive in self.passive)
+
+    def role(self, name: str) -> str:
+        """Active or passive."""
+        return "active" if name == self.active.name else "passive"
+
+    def dataset(self, name: str) -> str:
+        """The dataset that a party brings."""
+        return self.party(name).dataset
+
+    def terms(self, name: str) -> Terms:
+        """What one party's policy judges."""
+        mine = self.party(name)
+        return Terms(
+            kind=self.kind,
+            purpose=self.purpose,
+            party=name,
+            peers=tuple(party.name for party in self.parties if party.name != name),
+            dataset=mine.dataset,
+            columns=mine.columns,
+            labels=(mine.label,) if mine.label is not None else (),
+            at_least=self.align.at_least,
+            # A passive party learns which of its patients all parties share, and so that every other one has them too.
+            membership_learners=tuple(party.name for party in self.parties if party.name != name),
+            epochs=self.training.epochs,
+        )
+
+    def aliases(self) -> frozenset[str]:
+        """All names that the job itself holds: the only ones that may leave a vault."""
+        names: set[str] = {self.kind}
+        for party in self.parties:
+            names |= {party.name, party.dataset, *party.columns} | ({party.label} if party.label else set())
+        for identifiers in self.align.passes:
+            names |= set(identifiers)
+        return frozenset(names - {ALL})
+
+
+JOB = VerticalJob
