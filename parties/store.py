@@ -20,6 +20,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from . import labels
 from .errors import InputError
 from .home import PartyHome
 from .table import Column, ColumnKind, Identifier
@@ -119,25 +120,35 @@ class Store:
 
         Raises `InputError` for a label that is missing somewhere, constant, or not 0 and 1.
         """
-        kinds = self.kinds()
-        if name not in kinds:
-            raise self._error("data.column_unknown", column=name)
-        if kinds[name] != "number":
-            raise self._error("data.label_not_binary", column=name)
-        try:
-            values = _numbers(self._select({name: f"CAST({_quoted(name)} AS DOUBLE)"}, row_ids)[name])
-        except _CastError as failure:
-            if self._is_numeric(name):
-                raise
-            raise self._error("data.label_not_binary", column=name, detail=failure.detail) from failure
-        if missing := int(np.isnan(values).sum()):
-            raise self._error("data.label_missing", column=name, count=missing)
-        outcomes = set(np.unique(values).tolist())
-        if not outcomes <= {0.0, 1.0}:
-            raise self._error("data.label_not_binary", column=name)
-        if len(outcomes) < 2:
-            raise self._error("data.label_constant", column=name)
-        return values.astype(np.float32)
+        return labels.binary(self._target(name, row_ids, "data.label_not_binary"), self._about(name))
+
+    def target_number(self, name: str, row_ids: NDArray[Any]) -> NDArray[np.float32]:
+        """A number to be learnt of the given rows, in that order, ``(rows,)``.
+
+        Raises `InputError` for a label that is missing somewhere, constant, or no number.
+        """
+        return labels.number(self._target(name, row_ids, "data.label_not_number"), self._about(name))
+
+    def durations(
+        self, duration: str, event: str, row_ids: NDArray[Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Survival of the given rows, in that order: the time that each was followed, and whether it ended in the event
+        (1) or was cut off (0). Both ``(rows,)``; all may have had the event, or none.
+
+        Raises `InputError` ``data.duration`` for a time that is missing or not above zero, and as `label`.
+        """
+        times = labels.duration(self._target(duration, row_ids, "data.label_not_number"), self._about(duration))
+        values = self._target(event, row_ids, "data.label_not_binary")
+        return times, labels.binary(values, self._about(event), may_be_constant=True)
+
+    def part(self, name: str, row_ids: NDArray[Any]) -> NDArray[Any]:
+        """Which part each of the given rows is in, in that order: train, validation or test, ``(rows,)``.
+
+        Raises `InputError` ``data.part`` for any other value.
+        """
+        self._declared_kinds([name])
+        texts = self._select({name: f"CAST({_quoted(name)} AS VARCHAR)"}, row_ids)
+        return labels.part(_texts(texts[name]), self._about(name))
 
     # --- below: one query --------------------------------------------------------------------------------------------
 
@@ -163,6 +174,23 @@ class Store:
                 raise self._error("data.column_unsupported", column=name)
             kinds[name] = kind
         return kinds
+
+    def _target(self, name: str, row_ids: NDArray[Any], code: str) -> NDArray[np.float64]:
+        """A number column with NaN where it is missing. Raises `InputError` with `code` when it is none."""
+        kinds = self.kinds()
+        if name not in kinds:
+            raise self._error("data.column_unknown", column=name)
+        if kinds[name] != "number":
+            raise self._error(code, column=name)
+        try:
+            return _numbers(self._select({name: f"CAST({_quoted(name)} AS DOUBLE)"}, row_ids)[name])
+        except _CastError as failure:
+            if self._is_numeric(name):
+                raise
+            raise self._error(code, column=name, detail=failure.detail) from failure
+
+    def _about(self, column: str) -> dict[str, str]:
+        return {"party": self._home.name, "dataset": self._name, "column": column}
 
     def _require(self, columns: Sequence[str]) -> None:
         """Columns that `party.yaml` names, as SQL does: whatever their case."""
