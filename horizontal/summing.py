@@ -31,18 +31,26 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sum:
-    """One sum. `content` is the digest (64 hex digits) of what it is over: a model, or a request and the data."""
+    """One sum, described alike by all that take part in it.
+
+    `content` is the digest (64 hex digits) of what it is over: a model, or a request for statistics. Two sums over the
+    same content with other parties in them would give away those in which they differ. So a masked sum is `strict` if
+    no party may help to unmask that content twice, whatever the round, the attempt and the job: the rule for models. A
+    sum over data that stay as they are is not strict: it may be asked again and gives the same numbers, provided that
+    the same parties are in it.
+    """
 
     job: str
     attempt: int
     number: int
     content: str
     parties: tuple[str, ...]  # those that were asked, in the job's order
+    strict: bool = True
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """A sum ``(size,)``, and whose numbers are in it."""
+    """A sum ``(size,)``, and whose numbers are in it. With too few left to go on there are no survivors, and zeros."""
 
     total: Floats
     survivors: tuple[str, ...]
@@ -53,8 +61,12 @@ class Giving(Protocol):
 
     steps: tuple[Step, ...]
 
-    def offer(self, one: Sum, values: Floats, encoding: Encoding) -> None:
-        """Have numbers ready for a sum. Raises `InputError` for NaN and for what the encoding cannot hold."""
+    def offer(self, one: Sum, values: Floats, encoding: Encoding, *, data: str = "") -> None:
+        """Have numbers ready for a sum.
+
+        `data` is the digest of the party's own rows that they were made from, for a sum that is not `strict`: over
+        other rows it is another sum. Raises `InputError` for NaN and for what the encoding cannot hold.
+        """
 
     def handle(self, order: Message) -> None:
         """Do what the coordinator orders: a message of one of `steps`."""
@@ -68,7 +80,8 @@ class Gathering(Protocol):
     ) -> Gathered:
         """Collect from those of `one.parties` that are ready within `deadline_s`.
 
-        The caller has sent the request. Who is late or gone is missing from the survivors, of whom there may be none.
+        The caller has sent the request. Who is late or gone is missing from the survivors; where too few are left for
+        the sum there are none, and it is for the caller to end the job (``rounds.quorum``).
         """
 
 
@@ -81,7 +94,7 @@ class PlainGiving:
         self._channel, self._topic = channel, topic
         self._ready: tuple[int, Array] | None = None
 
-    def offer(self, one: Sum, values: Floats, encoding: Encoding) -> None:
+    def offer(self, one: Sum, values: Floats, encoding: Encoding, *, data: str = "") -> None:
         """Have numbers ready."""
         self._ready = one.number, encoding.encode(values, self._channel.me)
         self._channel.send(self._topic, Step.OFFER, {"sum": one.number})

@@ -1,6 +1,7 @@
 """The engine's own state at one party: `state.duckdb`, in short transactions under a file lock.
 
-It holds the runs, the alignments and the ledger's rows. Nothing here ever leaves the party.
+It holds the runs, the alignments, the masked sums that were given, and the ledger's rows. Nothing here ever leaves the
+party.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import filelock
 from .errors import InputError, disk_errors
 from .home import PartyHome
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LOCK_TIMEOUT_S = 30.0
 _SCHEMA = """
 CREATE TABLE schema_version (version INTEGER);
@@ -31,6 +32,8 @@ CREATE TABLE alignments (
 );
 CREATE TABLE ledger (entry_number BIGINT PRIMARY KEY, entry VARCHAR, mac VARCHAR);
 """
+_RELEASES = "CREATE TABLE releases (content VARCHAR PRIMARY KEY, sum VARCHAR, survivors VARCHAR);"
+_UPGRADES = {1: _RELEASES}  # version → what makes the next one of it
 _CAUSES = {
     "disk.full": ("No space left", "File too large", "Disk quota"),
     "disk.denied": ("Permission denied", "Read-only file system"),
@@ -149,6 +152,24 @@ class State:
             ).fetchone()
         return SavedAlignment(row[0], row[1], row[2], json.loads(row[3])) if row else None
 
+    def has_released(self, content: str) -> bool:
+        """Whether this party ever helped to unmask a sum over this content (see `horizontal.secagg`)."""
+        with self.transaction() as connection:
+            row = connection.execute("SELECT 1 FROM releases WHERE content = ?", [content]).fetchone()
+        return row is not None
+
+    def note_release(self, content: str, one: str, survivors: str, *, strict: bool) -> bool:
+        """Note that this party is about to help to unmask the sum `one` over `content`; False if it must not.
+
+        The same sum with the same survivors may be unmasked again: that says nothing new. Another sum over the same
+        content may not if `strict`, and otherwise only with the same survivors. All are digests.
+        """
+        with self.transaction() as connection:
+            known = connection.execute("SELECT sum, survivors FROM releases WHERE content = ?", [content]).fetchone()
+            if known is None:
+                connection.execute("INSERT INTO releases VALUES (?, ?, ?)", [content, one, survivors])
+        return known is None or (known[1] == survivors and (known[0] == one or not strict))
+
 
 @contextmanager
 def _locked(path: Path, party: str) -> Iterator[None]:
@@ -172,7 +193,7 @@ def _create(path: Path, party: str) -> None:
         _drop(new, log)
         try:
             with duckdb.connect(new) as connection:
-                connection.execute(_SCHEMA)
+                connection.execute(_SCHEMA + _RELEASES)
                 connection.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
                 connection.execute("CHECKPOINT")  # all of it into the one file that is renamed, or an error
             new.chmod(0o600)  # it will hold the rows' ids; DuckDB and the umask of a shell would let others read them
@@ -188,6 +209,10 @@ def _drop(*paths: Path) -> None:
 
 def _check_version(connection: duckdb.DuckDBPyConnection, party: str) -> None:
     found = connection.execute("SELECT version FROM schema_version").fetchone()
+    while found and found[0] in _UPGRADES:
+        connection.execute(_UPGRADES[found[0]])
+        found = (found[0] + 1,)
+        connection.execute("UPDATE schema_version SET version = ?", found)
     if found != (SCHEMA_VERSION,):
         problem = "another version of isthmus wrote it"
         raise InputError("home.invalid", party=party, field="state.duckdb", problem=problem)

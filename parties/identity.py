@@ -1,0 +1,47 @@
+"""A party's identity: the Ed25519 key that it signs with (RFC 8032).
+
+The private half stays in `identity.key` of the party's home. The public half is what its peers pin: until there is a
+roster, under `keys:` in their own `party.yaml`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from .errors import InputError
+from .home import PartyHome
+
+
+class Identity:
+    """What one party signs with. `public` is the raw public key, 32 bytes; people see it as hex.
+
+    The key is made at first use. Raises `InputError` ``home.invalid``, ``disk.full`` and ``disk.denied``.
+    """
+
+    def __init__(self, home: PartyHome) -> None:
+        self.name = home.name
+        self._private = Ed25519PrivateKey.from_private_bytes(home.identity_key())
+        self.public = self._private.public_key().public_bytes_raw()
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature of a message, 64 bytes; the same each time."""
+        return self._private.sign(message)
+
+
+def verify(public: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether the owner of a public key has signed this very message."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+    except (InvalidSignature, ValueError):  # a key of another length, or no point of the curve
+        return False
+    return True
+
+
+def key_of(keys: Mapping[str, bytes], peer: str, *, party: str) -> bytes:
+    """The public key that `party` has pinned for a peer; raises `InputError` ``home.key_unknown``."""
+    if peer not in keys:
+        raise InputError("home.key_unknown", party=party, peer=peer)
+    return keys[peer]
