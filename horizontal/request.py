@@ -129,7 +129,8 @@ def _problem(request: StatisticsRequest) -> str | None:
         return "a quantile is a probability between 0 and 1"
     if request.bins < 0 or request.floor < 1:
         return "`bins` and `floor` cannot be that low"
-    if (twice := _repeated([one.name for one in (*request.tables, *request.curves)])) is not None:
+    titles = [table.name for table in request.tables] + [curve.name for curve in request.curves]
+    if (twice := _repeated(titles)) is not None:
         return f"two tables or curves are called '{twice}'"
     edges: dict[str, tuple[float, ...]] = {}
     for table in request.tables:
