@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ class Session:
     offers: dict[int, tuple[Sum, Encoding, Mapping[str, str]]] = field(default_factory=dict)
     ends: dict[str, BaseException | None] = field(default_factory=dict)
     carriers: dict[str, RecordingCarrier] = field(default_factory=dict)  # of the parties
-    ours: dict[str, RecordingCarrier] = field(default_factory=dict)  # of the coordinator
+    givings: dict[str, SecureGiving] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.channels: dict[str, WatchedChannel] = {}
@@ -97,7 +98,7 @@ class Session:
         self._threads = []
         for name in self.world.names:
             left, right = (RecordingCarrier(end) for end in memory_pair())
-            self.ours[name], self.carriers[name] = left, right
+            self.carriers[name] = right
             self.channels[name] = WatchedChannel(
                 left, me=COORDINATOR, peer=name, log=CountingLog(), timeout_s=TIMEOUT_S
             )
@@ -109,7 +110,7 @@ class Session:
             thread.start()
 
     def _party(self, name: str, channel: Channel) -> None:
-        giving = self.world.giving(name, channel)
+        giving = self.givings[name] = self.world.giving(name, channel)
         try:
             while (order := channel.receive(TOPIC, Step.ROUND, Step.RESULT, *giving.steps)).step is not Step.RESULT:
                 if order.step is Step.ROUND:
@@ -156,10 +157,6 @@ class Session:
 
     def end(self) -> dict[str, BaseException | None]:
         """The coordinator is gone; so are, then, the parties."""
-        for name in self.ends:
-            self.channels[name].close()
-        for thread in self._threads:
-            thread.join(0.05)
         for channel in self.channels.values():
             channel.close()
         for thread in self._threads:
@@ -225,8 +222,6 @@ def make_world(
     worlds: list[World] = []
 
     def make(count: int) -> World:
-        import hashlib
-
         content = hashlib.sha256(f"{request.node.nodeid} {len(worlds)}".encode()).hexdigest()
         worlds.append(World({name: homes[name] for name in NAMES[:count]}, tmp_path / str(len(worlds)), content))
         return worlds[-1]
