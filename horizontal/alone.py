@@ -1,9 +1,9 @@
 """What a party would reach on its own: the same model, trained on its own rows alone.
 
 It is what federation is compared with, so all else is the same: rounds of as many local steps, the local optimiser
-afresh in each, batches in the order of the job's seed, early stopping, here by the party's own validation rows. What has
-no meaning without others is left out: objectives that hold on to a common model, private scopes, the server's optimiser.
-Nothing leaves the party.
+afresh in each, batches in the order of the job's seed, early stopping, here by the party's own validation rows. What
+has no meaning without others is left out: objectives that hold on to a common model, private scopes, the server's
+optimiser. Nothing leaves the party.
 """
 
 from __future__ import annotations
