@@ -60,7 +60,7 @@ def aggregate(aggregator: Aggregator, matrix: Matrix) -> Floats:
 
 
 def weighted_mean(rows: Iterable[tuple[NDArray[np.float32], float]]) -> Floats:
-    """The mean of (row, weight) pairs, taken one at a time: only one row has to be held."""
+    """The mean of (row, weight) pairs, taken one at a time: only one row has to be held. Of none it is empty."""
     total: Floats | None = None
     weights = 0.0
     for row, weight in rows:
@@ -71,8 +71,9 @@ def weighted_mean(rows: Iterable[tuple[NDArray[np.float32], float]]) -> Floats:
         for start in range(0, len(row), _COLUMNS):
             total[start : start + _COLUMNS] += row[start : start + _COLUMNS] * np.float64(weight)
     if total is None:
-        raise ValueError("a mean of nothing")
-    return np.divide(total, weights, out=total)
+        return np.zeros(0)
+    total /= weights
+    return total
 
 
 def median(matrix: Matrix) -> Floats:
@@ -83,12 +84,12 @@ def median(matrix: Matrix) -> Floats:
 def trimmed_mean(matrix: Matrix, byzantine: int) -> Floats:
     """The mean of each coordinate without its `byzantine` largest and smallest values: 2f < n."""
     kept = slice(byzantine, len(matrix) - byzantine)
-    return _by_columns(matrix, lambda part: np.sort(part, axis=0)[kept].astype(np.float64).mean(axis=0))
+    return _by_columns(matrix, lambda part: np.mean(np.sort(part, axis=0)[kept], axis=0, dtype=np.float64))
 
 
 def krum(matrix: Matrix, byzantine: int) -> Floats:
     """The update that lies closest to its n - f - 2 nearest neighbours (the first of equals): n >= 2f + 3."""
-    return matrix[np.argmin(krum_scores(matrix, byzantine))].astype(np.float64)
+    return np.array(matrix[int(np.argmin(krum_scores(matrix, byzantine)))], dtype=np.float64)
 
 
 def multi_krum(matrix: Matrix, byzantine: int, selected: int) -> Floats:
@@ -101,9 +102,10 @@ def krum_scores(matrix: Matrix, byzantine: int) -> Floats:
     """Each update's sum of squared distances to its n - f - 2 nearest others, ``(parties,)``."""
     products = _products(matrix)
     squares = np.diag(products)
-    distances = np.maximum(squares[:, None] + squares[None, :] - 2 * products, 0.0)
+    distances: Floats = np.maximum(squares[:, None] + squares[None, :] - 2 * products, 0.0)
     np.fill_diagonal(distances, np.inf)
-    return np.sort(distances, axis=1)[:, : max(1, len(matrix) - byzantine - 2)].sum(axis=1)
+    nearest: Floats = np.sort(distances, axis=1)[:, : max(1, len(matrix) - byzantine - 2)]
+    return nearest @ np.ones(nearest.shape[1])
 
 
 def geometric_median(matrix: Matrix) -> Floats:

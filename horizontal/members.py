@@ -17,7 +17,7 @@ from ..parties.errors import PeerFailure
 from ..parties.network.channel import Channel
 from ..parties.network.message import Array, Message, Step, Topic, Value
 
-REPLIES = (Step.OFFER, Step.VALUES, Step.SHARES, Step.MASKED, Step.CONSENT, Step.UNMASK)
+REPLIES = (Step.READY, Step.OFFER, Step.VALUES, Step.SHARES, Step.MASKED, Step.CONSENT, Step.UNMASK)
 CHUNK_ITEMS = 1 << 20  # of a vector, in one message
 _GLANCE_S = 0.001
 
@@ -79,9 +79,17 @@ class Members:
                 self._owes[name] = number
 
     def tell_vector(
-        self, names: Iterable[str], topic: Topic, step: Step, number: int, vector: Array, fields: Mapping[str, Value]
+        self,
+        names: Iterable[str],
+        topic: Topic,
+        step: Step,
+        number: int,
+        vector: Array,
+        fields: Mapping[str, Value],
+        *,
+        answer: bool = True,
     ) -> None:
-        """Send a vector in chunks (see `send_vector`) to some parties, each of which owes an answer from then on."""
+        """Send a vector in chunks (see `send_vector`) to some parties; each owes an `answer` from then on."""
         for name in names:
             if name in self.gone:
                 continue
@@ -90,7 +98,8 @@ class Members:
             except PeerFailure as failure:
                 self.drop(name, failure)
                 continue
-            self._owes[name] = number
+            if answer:
+                self._owes[name] = number
 
     def hear(
         self,
@@ -132,6 +141,10 @@ class Members:
                 return None
         self._owes.pop(name, None)
         return gathered.vector, gathered.fields
+
+    def refuse(self, name: str, topic: Topic, detail: str) -> None:
+        """Ask a party no more that has broken the protocol; `detail` is for our own log."""
+        self.drop(name, self._channels[name].refuse(topic, detail))
 
     def drop(self, name: str, failure: PeerFailure) -> None:
         """Ask a party no more."""

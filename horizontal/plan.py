@@ -18,6 +18,7 @@ from .fixed_point import FLOAT32, FLOAT64, Encoding
 from .objective import Objective
 from .optimizer import ServerOptimizer
 from .scope import Scope
+from .secagg import FEWEST, threshold
 from .transform import Transform, out_of_order
 
 
@@ -101,11 +102,6 @@ class RoundsPlan:
         return hashlib.sha256(f"isthmus rounds {json.dumps(content, sort_keys=True)}".encode()).hexdigest()
 
 
-def threshold(asked: int) -> int:
-    """How many of the parties asked must be left for a secure sum to be unmasked (Bonawitz et al. 2017)."""
-    return 2 * asked // 3 + 1
-
-
 def impossible(plan: RoundsPlan, parties: int) -> str | None:
     """Why a plan cannot be carried out by so many parties, in one sentence; None if it can."""
     return next(_reasons(plan, parties), None)
@@ -178,8 +174,8 @@ def _transforms(plan: RoundsPlan) -> Iterator[str]:
 
 
 def _secure(plan: RoundsPlan, asked: int, fewest: int) -> Iterator[str]:
-    if asked < 3:
-        yield f"secure aggregation needs at least 3 parties a round and there are {asked}: one of two knows the other's"
+    if asked < FEWEST:
+        yield f"secure aggregation needs {FEWEST} parties a round and there are {asked}: one of two knows the other's"
     if not plan.aggregator.linear:
         yield f"{plan.aggregator.kind} has to see each update, and secure aggregation shows only their sum"
     if any(one.kind != "clip" for one in plan.transforms):

@@ -15,6 +15,8 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .vector import Layout
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -42,11 +44,15 @@ class Scope:
             within += owners[-1:]
         shared: dict[str, Tensor] = {}
         private: dict[str, Tensor] = {}
-        for name, tensor in module.state_dict().items():
+        for name, tensor in module.state_dict(keep_vars=True).items():
             mine = any(fnmatchcase(name, pattern) for pattern in self.private)
             mine = mine or not tensor.is_floating_point() or name.rpartition(".")[0] in within
             (private if mine else shared)[name] = tensor
         return shared, private
+
+    def layout(self, module: nn.Module) -> Layout:
+        """The layout of what a module shares."""
+        return Layout.of(self.split(module)[0])
 
 
 def has_batch_norm(module: nn.Module) -> bool:

@@ -84,6 +84,12 @@ class Gathering(Protocol):
         the sum there are none, and it is for the caller to end the job (``rounds.quorum``).
         """
 
+    def pending(self, topic: Topic) -> Sum | None:
+        """The sum that an earlier attempt added up and perhaps never unmasked."""
+
+    def resume(self, members: Members, topic: Topic, number: int, *, deadline_s: float) -> Gathered:
+        """Finish the pending sum, before any other of the topic is begun. `number` counts this exchange."""
+
 
 class PlainGiving:
     """The party's side without masks."""
@@ -128,6 +134,14 @@ class PlainGathering:
                 total += answer[0]
                 survivors.append(name)
         return Gathered(encoding.decode(total, size), tuple(survivors))
+
+    def pending(self, topic: Topic) -> Sum | None:
+        """Nothing: plain sums can be asked again."""
+        return None
+
+    def resume(self, members: Members, topic: Topic, number: int, *, deadline_s: float) -> Gathered:
+        """Nothing, likewise."""
+        return Gathered(np.zeros(0), ())
 
 
 def order_of(parties: Sequence[str], among: Sequence[str]) -> tuple[str, ...]:

@@ -1,10 +1,10 @@
 """What happens to a party's update on its way: clipped, thinned out, written with fewer bits.
 
-In order: ``clip`` (L2 norm), ``top_k`` (the share of places that moved most), then ``fp16`` or ``int8``. A message then
-holds fewer bytes: places as uint32, values as float16, or as eight bits with one float32 scale for `SCALE_ITEMS` values.
+In order: ``clip`` (L2 norm), ``top_k`` (the share of places that moved most), then ``fp16`` or ``int8``. A message
+then holds fewer bytes: places as uint32, values as float16, or as eight bits with a float32 scale for `SCALE_ITEMS`.
 
-What top-k and int8 leave out is not lost: the party keeps it and adds it to its next update (error feedback; Seide et al.
-2014, Karimireddy et al., "Error feedback fixes SignSGD", ICML 2019). Over rounds, what was sent adds up to what was
+What top-k and int8 leave out is not lost: the party keeps it and adds it to its next update (error feedback; Seide et
+al. 2014, Karimireddy et al., "Error feedback fixes SignSGD", ICML 2019). Over rounds, what was sent adds up to what was
 meant, up to what is still kept. Clipping comes before that and is not fed back.
 """
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 Vector = NDArray[np.float32]
 
@@ -22,16 +22,24 @@ class Layout:
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    parameters: tuple[bool, ...]  # rather than buffers, such as running means
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Layout:
         """The layout of named tensors, in their order."""
-        return cls(tuple(tensors), tuple(tuple(tensor.shape) for tensor in tensors.values()))
+        shapes = tuple(tuple(tensor.shape) for tensor in tensors.values())
+        return cls(tuple(tensors), shapes, tuple(isinstance(tensor, nn.Parameter) for tensor in tensors.values()))
 
     @property
     def size(self) -> int:
         """How many numbers there are."""
         return sum(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def buffers(self) -> list[slice]:
+        """Where in a vector those tensors are that no gradient moves."""
+        ends = np.cumsum([0, *(math.prod(shape) for shape in self.shapes)]).tolist()
+        return [slice(*ends[place : place + 2]) for place, one in enumerate(self.parameters) if not one]
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Vector:
         """The named tensors as one new vector ``(size,)``; raises `KeyError` if one is missing."""
@@ -59,8 +67,8 @@ class Layout:
                 tensors[name].copy_(value)
 
     def digest(self) -> str:
-        """SHA-256 of names and shapes, as 64 hex digits: parties with the same parameters have the same."""
-        content = json.dumps([self.names, self.shapes])
+        """SHA-256 of names, shapes and kinds, as 64 hex digits: parties with the same parameters have the same."""
+        content = json.dumps([self.names, self.shapes, self.parameters])
         return hashlib.sha256(f"isthmus layout {content}".encode()).hexdigest()
 
 
