@@ -4,9 +4,10 @@ A data engineer imports from here::
 
     from isthmus.flows import VerticalJob, align, publish_report, train_vertical, vertical
 
-`align` finds the shared patients and returns a handle, `train_vertical` trains on them, `publish_report` shows the
-result; `vertical` is all three, as the flow that `isthmus run` and the deployment start. Names are loaded when they are
-used, since `isthmus --help` and the vaults must not import Prefect.
+`align` finds the shared patients and returns a handle, `train_vertical` trains on them, `train_horizontal` trains by
+rounds, `measure` adds up statistics, `publish_report` shows the result. `vertical`, `horizontal` and `statistics` are
+whole jobs, as the flows that `isthmus run` and the deployments start. Names are loaded when they are used, since
+`isthmus --help` and the vaults must not import Prefect.
 """
 
 from __future__ import annotations
@@ -15,19 +16,52 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .coordinate import Model, Shared, align, publish_report, train_vertical, vertical
+    from .coordinate import (
+        Model,
+        Shared,
+        align,
+        horizontal,
+        measure,
+        publish_report,
+        statistics,
+        train_horizontal,
+        train_vertical,
+        vertical,
+    )
+    from .kinds.horizontal.job import HorizontalJob
+    from .kinds.statistics.job import StatisticsJob
     from .kinds.vertical.job import VerticalJob
 
 _HOMES = {
+    "HorizontalJob": "kinds.horizontal.job",
     "Model": "coordinate",
     "Shared": "coordinate",
+    "StatisticsJob": "kinds.statistics.job",
     "VerticalJob": "kinds.vertical.job",
     "align": "coordinate",
+    "horizontal": "coordinate",
+    "measure": "coordinate",
     "publish_report": "coordinate",
+    "statistics": "coordinate",
+    "train_horizontal": "coordinate",
     "train_vertical": "coordinate",
     "vertical": "coordinate",
 }
-__all__ = ["Model", "Shared", "VerticalJob", "align", "publish_report", "train_vertical", "vertical"]
+__all__ = [
+    "HorizontalJob",
+    "Model",
+    "Shared",
+    "StatisticsJob",
+    "VerticalJob",
+    "align",
+    "horizontal",
+    "measure",
+    "publish_report",
+    "statistics",
+    "train_horizontal",
+    "train_vertical",
+    "vertical",
+]
 
 
 def __getattr__(name: str) -> Any:

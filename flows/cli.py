@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
@@ -36,6 +36,7 @@ app.command(audit)
 
 @app.command
 def demo(
+    which: Literal["vertical", "hospitals"] = "vertical",
     *,
     homes: Homes = Path("demo"),
     runs: Runs = Path("runs"),
@@ -44,19 +45,24 @@ def demo(
     baselines: bool = True,
     json: Json = False,
 ) -> None:
-    """Two organisations find their shared patients and train one model: real patients, two minutes.
+    """Real patients, two minutes: a lab and an insurer train one model on those they share, or five hospitals on all.
 
     Example: isthmus demo
 
     Parameters
     ----------
+    which
+        The vertical job of a lab and an insurer, or the horizontal one of five hospitals.
     patients
         Take so many persons instead of all 5,000.
     epochs
-        Train at most so many epochs instead of the job's.
+        Train at most so many epochs (of the hospitals: rounds) instead of the job's.
     baselines
-        Also train what each could do alone, and pooled.
+        Also train what each could do alone, and pooled; the hospitals' job says by itself what each can do alone.
     """
+    if which == "hospitals":
+        running.show_hospitals(homes=homes, runs=runs, patients=patients, rounds=epochs, json=json)
+        return
     from .demo import demo_job, make_homes
 
     make_homes(homes, patients=patients)
@@ -197,6 +203,20 @@ def verify(party: str, *, homes: Homes = Path("homes"), json: Json = False) -> N
         The party whose ledger to verify.
     """
     terminal.verify_ledger(homes, party, json=json)
+
+
+@app.command
+def keys(*parties: str, homes: Homes = Path("homes"), json: Json = False) -> None:
+    """Print the members' public keys, as every party.yaml pins them for secure aggregation.
+
+    Example: isthmus keys --homes demo
+
+    Parameters
+    ----------
+    parties
+        Of these homes; without any, of all.
+    """
+    terminal.show_keys(homes, parties, json=json)
 
 
 @app.command

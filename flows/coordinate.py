@@ -24,6 +24,8 @@ from ..parties.errors import InputError, IsthmusError
 from ..parties.events import Fingerprint, Finished, Phase, Progress, PublicEvent
 from .jobs import Job
 from .journal import Journal, Listener
+from .kinds.horizontal.job import HorizontalJob
+from .kinds.statistics.job import StatisticsJob
 from .kinds.vertical.baselines import Baselines, may_pool, run_baselines
 from .kinds.vertical.job import VerticalJob
 from .launch import ALIGN_PHASES, Here, together
@@ -47,7 +49,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model, of which each party holds its own part: the run, and every number of its report."""
+    """What a run came to, by name: the run, and every number of its report. A trained model is at the parties."""
 
     run: str
     summary: dict[str, Any]
@@ -83,9 +85,51 @@ async def train_vertical(job: VerticalJob, shared: Shared) -> Model:
     return await _attempt(job, job.phases, alignment=shared.digest)
 
 
+@flow(name="horizontal", flow_run_name="{job.name}", persist_result=False)
+@sealed
+async def horizontal(job: HorizontalJob, fresh: bool = False) -> Model:
+    """Train one model on the rows of all parties, by rounds, and report.
+
+    Args:
+        job: The job that all parties agree to.
+        fresh: Start over even if an earlier attempt at this job can be resumed.
+    """
+    model = await _attempt(job, job.phases, fresh=fresh)
+    await publish_report(job, model)
+    return model
+
+
+@flow(name="train-horizontal", flow_run_name="train {job.name}", persist_result=False)
+@sealed
+async def train_horizontal(job: HorizontalJob) -> Model:
+    """Train one model on the rows of all parties; each party keeps it, and the coordinator no row of theirs."""
+    return await _attempt(job, job.phases)
+
+
+@flow(name="statistics", flow_run_name="{job.name}", persist_result=False)
+@sealed
+async def statistics(job: StatisticsJob, fresh: bool = False) -> Model:
+    """Count and describe the rows of all parties, and report.
+
+    Args:
+        job: The job that all parties agree to.
+        fresh: Start over even if an earlier attempt at this job can be resumed.
+    """
+    found = await _attempt(job, job.phases, fresh=fresh)
+    await publish_report(job, found)
+    return found
+
+
+@flow(name="measure", flow_run_name="measure {job.name}", persist_result=False)
+@sealed
+async def measure(job: StatisticsJob) -> Model:
+    """Count and describe the rows of all parties: `Model.summary` holds what may be told."""
+    return await _attempt(job, job.phases)
+
+
 def flow_of(kind: str) -> Any:
     """The flow that runs a kind of job from its beginning to its report."""
-    return {"vertical": vertical}[kind]
+    return {"vertical": vertical, "horizontal": horizontal, "statistics": statistics}[kind]
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)

@@ -131,7 +131,6 @@ columns:                                    # what every hospital brings: compar
              "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30", "31", "32", "33", "34", "35", "36",
              "37", "38", "39", "40", "41", "42", "43", "44", "45", "46", "47", "48", "49", "50", "51", "52"]
 
-summaries: [age, meanbp, crea]              # mean, variance, quantiles, bounds that at least `at_least` patients lie at
 tables:                                     # counts, with their margins
   - [admitted_week, region]
   - [dzclass, sex]

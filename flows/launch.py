@@ -27,6 +27,7 @@ from .jobs import Job
 from .journal import Journal
 
 STOP_S = 5.0
+LINE_NBYTES = 4 * 1024 * 1024  # of one event: a histogram is the longest
 LAST_WORDS_S = 3.0
 ALIGN_PHASES = (Phase.AGREE, Phase.ALIGN, Phase.CLOSE)  # of a vertical job
 
@@ -71,7 +72,7 @@ class Vault:
         theirs.close()
         for end in ends.values():
             end.close()
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=LINE_NBYTES)
         await self._say({"job": self._job.canonical(), "run": run, "fresh": fresh, "timeout_s": timeout_s})
 
     async def phase(self, phase: Phase) -> None:

@@ -7,12 +7,36 @@ import time
 from collections.abc import Callable, Iterable
 
 from ..parties.errors import IsthmusError
-from ..parties.events import Count, Curve, Metric, Phase, Progress, PublicEvent, Traffic, parse, public_failure
+from ..parties.events import (
+    Count,
+    Curve,
+    Drift,
+    Metric,
+    Phase,
+    Progress,
+    PublicEvent,
+    Round,
+    Traffic,
+    parse,
+    public_failure,
+)
 from ..parties.policy import Policy, Publishable
+from ..parties.released import CategorySummary, Cells, NumberSummary, Steps
 
 PROGRESS_EVERY_S = 0.2
 # The bytes of an alignment are a multiple of the number of its rows.
-_NEEDS: dict[type, Publishable] = {Count: "counts", Traffic: "counts", Metric: "metrics", Curve: "curves"}
+_NEEDS: dict[type, frozenset[Publishable]] = {
+    Count: frozenset({"counts"}),
+    Traffic: frozenset({"counts"}),
+    Metric: frozenset({"metrics"}),
+    Curve: frozenset({"curves"}),
+    Round: frozenset({"metrics"}),
+    Drift: frozenset({"metrics"}),
+    NumberSummary: frozenset({"counts", "metrics"}),
+    CategorySummary: frozenset({"counts"}),
+    Cells: frozenset({"counts"}),
+    Steps: frozenset({"counts", "curves"}),
+}
 _OF_ROWS = frozenset({"count"})  # numbers of a failure that count rows
 
 
@@ -31,9 +55,10 @@ class Publisher:
 
     def __call__(self, event: PublicEvent) -> None:
         """Let an event go, or withhold it."""
-        needed = _NEEDS.get(type(event))
-        if needed is not None and needed not in self._allowed:
+        if not _NEEDS.get(type(event), frozenset()) <= set(self._allowed):
             return
+        if isinstance(event, Metric) and event.rows is not None and "counts" not in self._allowed:
+            event = event.model_copy(update={"rows": None})
         if isinstance(event, Progress):
             if self._too_soon(event):
                 return

@@ -91,6 +91,23 @@ def run_and_show(
             out.print(line, soft_wrap=True)
 
 
+def show_hospitals(*, homes: Path, runs: Path, patients: int | None, rounds: int | None, json: bool) -> None:
+    """The demo of five hospitals: make their homes, run their job."""
+    from .hospitals import HOSPITALS_FILE, make_hospitals
+    from .jobs import load_job
+
+    make_hospitals(homes, patients=patients)
+    job = load_job(homes / HOSPITALS_FILE)
+    if rounds is not None:
+        job = type(job).model_validate({**job.canonical(), "rounds": {**job.canonical()["rounds"], "count": rounds}})
+    if not json:
+        console.print(
+            "[bold]isthmus demo[/]    five hospitals with the same columns about different\n"
+            "                patients (SUPPORT2); who is where is our arrangement\n"
+        )
+    run_and_show(job, homes=homes, runs=runs, json=json, demo=True)
+
+
 def require_server() -> None:
     """Raise `InputError` ``prefect.unreachable`` unless a Prefect server is configured and answers."""
     from prefect.settings import PREFECT_API_URL
@@ -138,7 +155,7 @@ def _closing_lines(summary: dict[str, Any], homes: Path, folder: Path, seconds: 
         parts = (homes / party / "models" / folder.name / "part.safetensors" for party in models)
         lines.append(f"  models  {', '.join(map(str, parts))}")
     if demo:
-        lines.append(
-            f"  next    isthmus check {homes / 'vertical.yaml'} --homes {homes}   isthmus runs   README: your own data"
-        )
+        file = homes / ("vertical.yaml" if summary["job"]["kind"] == "vertical" else "statistics.yaml")
+        verb = "check" if summary["job"]["kind"] == "vertical" else "run"
+        lines.append(f"  next    isthmus {verb} {file} --homes {homes}   isthmus runs   README: your own data")
     return lines

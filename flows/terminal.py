@@ -168,6 +168,22 @@ def verify_ledger(homes: Path, party: str, *, json: bool) -> None:
         console.print(f"{party}'s ledger verifies: {verdict.entries} entries, head {verdict.head}", soft_wrap=True)
 
 
+def show_keys(homes: Path, parties: Sequence[str], *, json: bool) -> None:
+    """Print public keys as a party.yaml holds them; a home without one gets its key now."""
+    from ..parties.home import PARTY_FILE, PartyHome
+    from ..parties.identity import Identity
+
+    names = parties or sorted(path.parent.name for path in homes.glob(f"*/{PARTY_FILE}"))
+    found = {name: Identity(PartyHome(named_home(homes, name))).public.hex() for name in names}
+    if json:
+        sys.stdout.write(json_module.dumps(found) + "\n")
+        return
+    if not found:
+        console.print(f"no homes in {homes}")
+        return
+    console.print("keys:", *(f"  {name}: {key}" for name, key in found.items()), sep="\n", soft_wrap=True)
+
+
 def say(error: IsthmusError, words: Sequence[str]) -> None:
     """Print an error as a person, or with --json a program, reads it."""
     if "--json" in words:

@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationInfo
+from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter
 
 from .errors import CATALOGUE, IsthmusError, error_of
 from .network.message import Step, Topic
+from .released import Alias, CategorySummary, Cells, Natural, NumberSummary, Steps
+from .released import Event as _Event
 
 
 class Phase(StrEnum):
@@ -31,26 +33,17 @@ class Phase(StrEnum):
     COMPARE = "compare"  # in a simulation only: what each party could do alone
 
 
-def _known_alias(value: str, info: ValidationInfo) -> str:
-    # A vault makes its events freely; `parse`, on both ends of the pipe, gives the names that may pass.
-    if info.context is not None and value not in info.context["aliases"]:
-        raise ValueError("not a name of the job")
-    return value
-
-
 def _known_code(value: str) -> str:
     if value not in CATALOGUE:
         raise ValueError("not an error code")
     return value
 
 
-Alias = Annotated[str, AfterValidator(_known_alias)]
 Code = Annotated[str, AfterValidator(_known_code)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Natural = Annotated[int, Field(ge=0, lt=2**63)]
 JobField = Literal["kind", "name", "purpose", "parties", "align", "model", "training", "version",
     "coordinator", "columns", "label", "strategy", "rounds", "split", "subgroups", "secure_aggregation",
-    "standardise", "code", "summaries", "tables", "curves", "at_least", "quantiles", "bins",
+    "standardise", "alone", "secure_bits", "code", "tables", "curves", "at_least", "quantiles", "bins",
 ]  # fmt: skip
 Part = Literal["train", "validation", "test"]
 FactName = Literal["party", "peer", "dataset", "column", "identifier", "kind"]
@@ -58,11 +51,11 @@ CountName = Literal[
     "rows", "columns", "keys_null", "keys_repeated", "keys_used", "matched", "shared",
     "train_rows", "validation_rows", "test_rows",
 ]  # fmt: skip
+MetricName = Literal[
+    "auc", "average_precision", "log_loss", "brier", "accuracy", "prevalence", "rmse", "mae", "r2", "c_index",
+    "best_epoch", "best_round",
+]  # fmt: skip
 NumberName = Literal["count", "entry", "asked", "allowed", "seconds", "epoch", "round"]
-
-
-class _Event(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Started(_Event):
@@ -93,15 +86,23 @@ class Count(_Event):
 
 
 class Metric(_Event):
-    """A number that says how well a model does, with its 95 % interval where there is one."""
+    """A number that says how well a model does, with its 95 % interval where there is one.
+
+    In horizontal jobs `of` says whose: of all parties' rows by sums over them, of this party's own, or of what it
+    reaches alone; and `subgroup` and `level` which patients: the places of a category and a level in the job.
+    """
 
     event: Literal["metric"] = "metric"
-    name: Literal["auc", "average_precision", "log_loss", "brier", "accuracy", "prevalence", "best_epoch"]
+    name: MetricName
     part: Part
     value: FiniteFloat
     low: FiniteFloat | None = None
     high: FiniteFloat | None = None
     epoch: Natural | None = None
+    of: Literal["pooled", "own", "alone"] | None = None
+    subgroup: Natural | None = None
+    level: Natural | None = None
+    rows: Natural | None = None  # that it stands for
 
 
 class Curve(_Event):
@@ -112,6 +113,34 @@ class Curve(_Event):
     part: Part
     x: tuple[FiniteFloat, ...] = Field(max_length=101)
     y: tuple[FiniteFloat, ...] = Field(max_length=101)
+
+
+class Round(_Event):
+    """A round has ended: the model that it began with judged, and who was in its sum."""
+
+    event: Literal["round"] = "round"
+    round: Natural
+    loss: FiniteFloat | None = None  # of training, in this round
+    validation_loss: FiniteFloat | None = None
+    validation_score: FiniteFloat | None = None
+    parties: tuple[Alias, ...] = ()
+
+
+class Difference(_Event):
+    """What a party's data lack of what the job's columns say."""
+
+    event: Literal["difference"] = "difference"
+    column: Alias
+    what: Literal["missing", "type", "unit", "levels"]
+
+
+class Drift(_Event):
+    """How far a party's column lies from all parties': standardised mean difference, share of missing values."""
+
+    event: Literal["drift"] = "drift"
+    column: Alias
+    smd: FiniteFloat | None = None
+    missing: FiniteFloat | None = None
 
 
 class Traffic(_Event):
@@ -170,7 +199,23 @@ class Failed(_Event):
 
 
 PublicEvent = Annotated[
-    Started | Progress | Count | Metric | Curve | Traffic | Fingerprint | Resumed | Finished | Failed,
+    Started
+    | Progress
+    | Count
+    | Metric
+    | Curve
+    | Round
+    | Difference
+    | Drift
+    | NumberSummary
+    | CategorySummary
+    | Cells
+    | Steps
+    | Traffic
+    | Fingerprint
+    | Resumed
+    | Finished
+    | Failed,
     Field(discriminator="event"),
 ]
 _ADAPTER: TypeAdapter[PublicEvent] = TypeAdapter(PublicEvent)

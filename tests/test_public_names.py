@@ -52,10 +52,26 @@ PUBLIC = {
         "train_passive",
     ],
     "isthmus.flows.kinds": ["KINDS", "room"],
+    "isthmus.flows.kinds.horizontal": [],
+    "isthmus.flows.kinds.statistics": [],
     "isthmus.flows.kinds.vertical": [],  # its rooms are asked for by name: see isthmus.flows.kinds
-    "isthmus.flows": ["Model", "Shared", "VerticalJob", "align", "publish_report", "train_vertical", "vertical"],
+    "isthmus.flows": [
+        "HorizontalJob",
+        "Model",
+        "Shared",
+        "StatisticsJob",
+        "VerticalJob",
+        "align",
+        "horizontal",
+        "measure",
+        "publish_report",
+        "statistics",
+        "train_horizontal",
+        "train_vertical",
+        "vertical",
+    ],
 }
-COMMANDS = ["audit show", "audit verify", "check", "demo", "run", "runs", "schema", "serve"]
+COMMANDS = ["audit show", "audit verify", "check", "demo", "keys", "run", "runs", "schema", "serve"]
 
 
 def _commands(group: App, *before: str) -> Iterator[tuple[str, App]]:
@@ -95,8 +111,8 @@ def test_every_package_says_what_it_is_for(package: str) -> None:
 
 
 def test_flows_refuses_a_name_that_it_does_not_have() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'horizontal'"):
-        _ = import_module("isthmus.flows").horizontal
+    with pytest.raises(AttributeError, match="no attribute 'diagonal'"):
+        _ = import_module("isthmus.flows").diagonal
 
 
 def test_the_command_line_has_these_commands_and_no_others() -> None:

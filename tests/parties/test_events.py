@@ -25,6 +25,16 @@ GOOD: list[dict[str, Any]] = [
     {"event": "count", "name": "rows", "value": 5},
     {"event": "count", "name": "matched", "value": 5, "linkage_pass": 2},
     {"event": "metric", "name": "auc", "part": "test", "value": 0.75, "low": 0.7, "high": 0.8, "epoch": 3},
+    {"event": "metric", "name": "auc", "part": "test", "value": 0.75, "of": "pooled", "subgroup": 0, "level": 1, "rows": 9},
+    {"event": "round", "round": 3, "loss": 0.5, "validation_loss": 0.6, "validation_score": 0.7, "parties": ["lab"]},
+    {"event": "difference", "column": "alb", "what": "unit"},
+    {"event": "drift", "column": "alb", "smd": -0.5, "missing": 0.25},
+    {"event": "number_summary", "column": "alb", "known": 20, "missing": 9, "mean": 3.5, "mean_step": 0.0,
+     "standard_deviation": 1.5, "deviation_step": 0.0, "low": 1.0, "high": 5.0, "quantiles": [[3.0, 3.5, 3.25]],
+     "histogram": [[1.0, 5.0, 20]], "with_others": 0},
+    {"event": "category_summary", "column": "alb", "counts": [20, 10], "other": 11, "missing": 9, "with_others": 1},
+    {"event": "cells", "table": 0, "first": 0, "counts": [10, 11]},
+    {"event": "steps", "curve": 0, "stratum": 1, "patients": 20, "steps": [[1.0, 20, 9, 0, 0.5, 0.25, 0.75]]},
     {"event": "curve", "name": "roc", "part": "test", "x": [0, 0.5, 1], "y": [0, 0.9, 1]},
     {"event": "traffic", "peer": "insurer", "topic": "train", "sent": 1, "received": 2},
     {"event": "fingerprint", "name": "model", "value": DIGEST},
@@ -73,6 +83,11 @@ def _strings(schema: Any, path: str = "") -> list[tuple[str, dict[str, Any]]]:
 ALIASED = {
     "/Traffic/properties/peer",
     "/Failed/properties/names/additionalProperties",
+    "/Round/properties/parties/items",
+    "/Difference/properties/column",
+    "/Drift/properties/column",
+    "/NumberSummary/properties/column",
+    "/CategorySummary/properties/column",
 }
 CODED = {"/Failed/properties/code"}
 

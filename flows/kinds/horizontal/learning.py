@@ -1,0 +1,247 @@
+"""The phases of a horizontal job that learn. They need torch, which what comes before does without."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ....horizontal.alone import train_alone
+from ....horizontal.asking import gather_once, give_once
+from ....horizontal.course import RoundReport
+from ....horizontal.fixed_point import EXACT
+from ....horizontal.local import BatchReport
+from ....horizontal.metrics import CALIBRATION_LEAST, MetricValue
+from ....horizontal.models import build
+from ....horizontal.participant import join_rounds
+from ....horizontal.pooled import GroupMetrics, judge, size, values_of
+from ....horizontal.problem import TabularProblem
+from ....horizontal.rounds import coordinate_rounds
+from ....horizontal.schema import ColumnSpec, own_encoder, shared_encoder
+from ....horizontal.tabular import NumberCode, TabularEncoder
+from ....horizontal.vector import Layout, Vector
+from ....parties.checkpoint import read_tensors, write_tensors
+from ....parties.events import Count, Curve, Fingerprint, Metric, Phase, Progress, Resumed, Round
+from ....parties.network.message import Topic
+from ..star_phases import specs_of
+from .job import HorizontalJob
+from .phases import HorizontalCoordinator, HorizontalParty
+from .plan import model_of, plan_of
+
+MODEL_FILE, INITIAL_FILE = "part.safetensors", "initial.safetensors"
+
+
+def subgroups_of(job: HorizontalJob) -> list[ColumnSpec]:
+    """The categories whose levels the model is judged for."""
+    return [spec for name in job.subgroups for spec in specs_of(job) if spec.name == name]
+
+
+def evaluation_content(job: HorizontalJob) -> str:
+    """What the sum of an evaluation is over."""
+    return hashlib.sha256(f"isthmus evaluation of {job.digest()}".encode()).hexdigest()
+
+
+class PartyLearning:
+    """A party's side of training and evaluation. `numbers` are the pooled means and scales."""
+
+    def __init__(self, phases: HorizontalParty, numbers: tuple[NumberCode, ...]) -> None:
+        torch.set_num_threads(1)  # several vaults share a machine; and one thread adds up in one order
+        assert phases.run is not None
+        self._phases, self._job, self._run = phases, phases.job, phases.run
+        self._plan, self._spec = plan_of(phases.job), model_of(phases.job)
+        self._encoder = self._encoder_of(numbers)
+        self._rows = self._encoder.transform(phases.columns, len(phases.row_ids))
+        self._problem = self._problem_of("federated")
+
+    def train(self) -> None:
+        """Take part in the rounds, and save the model."""
+        phases, job = self._phases, self._job
+        outcome = join_rounds(
+            phases.channel,
+            self._problem,
+            self._plan,
+            parties=job.names,
+            job_digest=phases.digest,
+            attempt=phases.attempt,
+            checkpoints=phases.checkpoints,
+            giving=phases.giving(Topic.TRAIN) if job.secure_aggregation else None,
+            on_batch=self._told,
+        )
+        path = phases.home.model_folder(self._run.run) / MODEL_FILE
+        self._save(path, outcome.round)
+        phases.tell(Fingerprint(name="model", value=hashlib.sha256(path.read_bytes()).hexdigest()))
+
+    def evaluate(self) -> None:
+        """Judge the model on the party's own held-out rows, give its part to the pooled figures, then train alone."""
+        phases, parts = self._phases, self._phases.parts
+        for name, part in (("train_rows", parts.train), ("validation_rows", parts.validation), ("test_rows", parts.test)):
+            phases.tell(Count(name=name, value=len(part)))  # type: ignore[arg-type]
+        floor = phases.floor
+        if len(parts.test) >= floor:
+            self._tell_metrics("own", self._problem.metrics(parts.test))
+        held_out = [type(c)(c.name, c.kind, c.values[parts.test]) for c in phases.columns]
+        values = values_of(
+            phases.target[parts.test], self._problem.scores(parts.test), subgroups_of(self._job), held_out
+        )
+        give_once(
+            phases.channel,
+            Topic.EVALUATE,
+            phases.giving(Topic.EVALUATE),
+            values,
+            EXACT,
+            parties=self._job.names,
+            job_digest=phases.digest,
+            attempt=phases.attempt,
+            content=evaluation_content(self._job),
+            data=phases.data_digest,
+        )
+        if self._job.alone:
+            alone = self._problem_of("alone")
+            train_alone(alone, self._plan, phases.me, on_batch=self._told_alone)
+            if len(parts.test) >= floor:
+                self._tell_metrics("alone", alone.metrics(parts.test))
+
+    def _encoder_of(self, numbers: tuple[NumberCode, ...]) -> TabularEncoder:
+        specs, phases = specs_of(self._job), self._phases
+        if self._job.standardise == "pooled":
+            return shared_encoder(specs, numbers, embed=self._spec.embeds)
+        indicators = [code.name for code in numbers if code.indicator]
+        rows = phases.parts.train
+        return own_encoder(specs, phases.columns, rows, embed=self._spec.embeds, indicators=indicators)
+
+    def _problem_of(self, purpose: str) -> TabularProblem:
+        phases, seed = self._phases, self._run.private_seed
+        drawn = int.from_bytes(hashlib.sha256(f"{purpose} {seed}".encode()).digest(), "big")
+        module = build(self._spec, self._encoder, drawn, self._job.task, party=phases.me)
+        return TabularProblem(
+            module, self._rows, phases.target, phases.parts, party=phases.me, private_seed=drawn
+        )
+
+    def _save(self, path: Path, round: int) -> None:
+        arrays = {name: value.detach().numpy() for name, value in self._problem.module.state_dict().items()}
+        meta = {
+            "party": self._phases.me,
+            "round": round,
+            "task": self._job.task,
+            "model": asdict(self._spec),
+            "encoder": self._encoder.to_dict(),
+        }
+        write_tensors(path, arrays, meta, party=self._phases.me)
+
+    def _tell_metrics(self, of: Any, found: list[MetricValue]) -> None:
+        rows = len(self._phases.parts.test)
+        for one in found:
+            self._phases.tell(Metric(part="test", of=of, rows=rows, **one._asdict()))
+
+    def _told(self, report: BatchReport) -> None:
+        self._progress(Phase.TRAIN, report)
+
+    def _told_alone(self, report: BatchReport) -> None:
+        self._progress(Phase.EVALUATE, report)
+
+    def _progress(self, phase: Phase, report: BatchReport) -> None:
+        self._phases.tell(
+            Progress(phase=phase, index=report.round, units=report.rounds, done=report.batch, total=report.batches)
+        )
+
+
+class CoordinatorLearning:
+    """The coordinator's side."""
+
+    def __init__(self, phases: HorizontalCoordinator, numbers: tuple[NumberCode, ...]) -> None:
+        torch.set_num_threads(1)
+        assert phases.run is not None
+        self._phases, self._job, self._run = phases, phases.job, phases.run
+        self._plan, self._spec = plan_of(phases.job), model_of(phases.job)
+        self._encoder = shared_encoder(specs_of(phases.job), numbers, embed=self._spec.embeds)
+
+    def train(self) -> None:
+        """Lead the rounds."""
+        phases, job = self._phases, self._job
+        initial, layout = self._initial()
+        outcome = coordinate_rounds(
+            phases.members,
+            self._plan,
+            initial,
+            layout,
+            coordinator=phases.me,
+            parties=job.names,
+            job_digest=phases.digest,
+            attempt=phases.attempt,
+            checkpoints=phases.checkpoints,
+            gathering=phases.gathering() if job.secure_aggregation else None,
+            on_round=self._told,
+        )
+        if self._plan.keep == "best":
+            phases.tell(Metric(name="best_round", part="validation", value=outcome.round))
+
+    def evaluate(self) -> None:
+        """Add up what the parties found, and tell what stands for enough patients."""
+        phases, job = self._phases, self._job
+        groups = subgroups_of(job)
+        found = gather_once(
+            phases.members,
+            Topic.EVALUATE,
+            phases.gathering(),
+            size(job.task, groups),
+            EXACT,
+            job_digest=phases.digest,
+            attempt=phases.attempt,
+            content=evaluation_content(job),
+            deadline_s=self._plan.deadline_s,
+        )
+        phases.require(len(found.survivors), self._plan.fewest(len(job.parties)))
+        pooled = judge(job.task, found.total, groups, max(phases.floor, CALIBRATION_LEAST))
+        for group in (pooled.overall, *pooled.subgroups):
+            self._tell_group(group, groups)
+        for name, curve in (("roc", pooled.roc), ("calibration", pooled.calibration)):
+            if curve is not None:
+                x, y = (tuple(axis.tolist()) for axis in curve)
+                phases.tell(Curve(name=name, part="test", x=x, y=y))  # type: ignore[arg-type]
+
+    def _tell_group(self, group: GroupMetrics, groups: list[ColumnSpec]) -> None:
+        subgroup = level = None
+        if group.column is not None:
+            subgroup = next(place for place, spec in enumerate(groups) if spec.name == group.column)
+            levels = groups[subgroup].levels
+            level = len(levels) if group.level is None else levels.index(group.level)
+        for one in group.metrics:
+            facts = {"of": "pooled", "subgroup": subgroup, "level": level, "rows": group.rows}
+            self._phases.tell(Metric(part="test", **one._asdict(), **facts))
+
+    def _initial(self) -> tuple[Vector, Layout]:
+        """The model to begin with: this run's own, since no two trainings may begin with the same one (`secagg`).
+
+        It is written down, so that an attempt which goes on begins with it as well.
+        """
+        phases = self._phases
+        path = phases.home.run_folder(self._run.run) / INITIAL_FILE
+        mixed = f"{self._run.private_seed} {self._run.run} {phases.attempt}"
+        drawn = int.from_bytes(hashlib.sha256(mixed.encode()).digest(), "big")
+        module = build(self._spec, self._encoder, drawn, self._job.task, party=phases.me)
+        shared = self._plan.scope.split(module)[0]
+        layout = Layout.of(shared)
+        if path.exists():
+            return np.array(read_tensors(path)[0]["model"]), layout
+        initial = layout.flatten(shared)
+        write_tensors(path, {"model": initial}, {}, party=phases.me)
+        return initial, layout
+
+    def _told(self, report: RoundReport) -> None:
+        phases = self._phases
+        if report.resumed_from is not None:
+            phases.tell(Resumed(phase=Phase.TRAIN, epoch=report.resumed_from))
+        phases.tell(
+            Round(
+                round=report.round,
+                loss=report.loss,
+                validation_loss=report.validation_loss,
+                validation_score=report.validation_score,
+                parties=report.survivors,
+            )
+        )
+        phases.tell(Progress(phase=Phase.TRAIN, index=max(1, report.round), units=report.rounds, done=1, total=1))

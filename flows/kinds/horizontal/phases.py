@@ -1,0 +1,149 @@
+"""What a member does in each phase of a horizontal job, inside its vault, beside what every star has.
+
+::
+
+    agree     the target and the split are read; the code of an own model is compared
+    prepare   pooled means and scales through sums; how far each party's columns lie from them
+    train     rounds; every party saves the model
+    evaluate  each party judges the model on its own held-out rows, and what it reaches alone; pooled metrics by sums
+
+The half of it that learns is `learning`, which needs torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ....horizontal.models import ModelSpec, code_digest
+from ....horizontal.splits import Parts, split_by_column, split_by_hash
+from ....horizontal.statistics import Standard, StatisticsParty, collect_standard, standard_request
+from ....horizontal.targets import Target
+from ....parties.events import Drift, Phase, Progress
+from ....parties.home import PartyHome
+from ....parties.network.channel import Channel
+from ....parties.network.message import Topic
+from ...phases import digest_of_rows
+from ...publisher import Publisher
+from ..star_phases import CoordinatorPhases, PartyPhases, specs_of
+from .job import HorizontalJob, OwnModel
+from .plan import model_of, plan_of
+
+if TYPE_CHECKING:
+    from .learning import CoordinatorLearning, PartyLearning
+
+
+def phases_of(
+    home: PartyHome, job: HorizontalJob, run: str, channels: Mapping[str, Channel], tell: Publisher, fresh: bool
+) -> HorizontalParty | HorizontalCoordinator:
+    """One member's side of a horizontal job."""
+    kind = HorizontalCoordinator if home.name == job.coordinator else HorizontalParty
+    return kind(home, job, run, channels, tell, fresh)
+
+
+class HorizontalParty(PartyPhases[HorizontalJob]):
+    """One party's side of one attempt at a horizontal job."""
+
+    target: Target
+    parts: Parts
+
+    def code(self) -> str:
+        """The digest of the code of a model of one's own."""
+        return code_of(self.job, self.me)
+
+    def read_more(self) -> None:
+        """The target, and which rows are held out."""
+        label, split = self.job.label, self.job.split
+        if label.duration is not None and label.event is not None:
+            self.target = Target("survival", *self.store.durations(label.duration, label.event, self.row_ids))
+        elif label.task == "regression":
+            self.target = Target("regression", self.store.target_number(str(label.column), self.row_ids))
+        else:
+            self.target = Target("binary", self.store.label(str(label.column), self.row_ids))
+        if split.column is not None:
+            self.parts = split_by_column(self.store.part(split.column, self.row_ids))
+        else:
+            self.parts = split_by_hash(
+                self.row_ids,
+                self.target.stratum(),
+                split.validation_share,
+                split.test_share,
+                self.job.rounds.seed,
+            )
+        check_rows(self.parts, self.me)
+
+    def digest_of_data(self) -> str:
+        """SHA-256 over columns, target and split."""
+        parts = (self.parts.train, self.parts.validation, self.parts.test)
+        return digest_of_rows(self.columns, self.target.values, self.target.event, *parts)
+
+    def prepare(self) -> None:
+        """Pooled means and scales of the training rows, and how far this party's columns lie from them."""
+        train = self.parts.train
+        learnt_from = [Column(one.name, one.kind, one.values[train]) for one in self.columns]
+        self._numbers = join_standardising(
+            self.channel,
+            self.giving(Topic.STATISTICS),
+            specs_of(self.job),
+            learnt_from,
+            parties=self.job.names,
+            job_digest=self.digest,
+            attempt=self.attempt,
+        )
+        for one in drift(learnt_from, self._numbers, self.floor):
+            self.tell(Drift(column=one.column, smd=one.smd, missing=one.missing))
+
+    def train(self) -> None:
+        """Take part in the rounds."""
+        from .learning import PartyLearning  # with torch
+
+        self._learning = PartyLearning(self, self._numbers)
+        self._learning.train()
+
+    def evaluate(self) -> None:
+        """Judge the model."""
+        self._learning.evaluate()
+        self.done = True
+
+
+class HorizontalCoordinator(CoordinatorPhases[HorizontalJob]):
+    """The coordinator's side of one attempt at a horizontal job."""
+
+    def code(self) -> str:
+        """The digest of the code of a model of one's own."""
+        return code_of(self.job, self.me)
+
+    def start_over(self) -> None:
+        """Forget what earlier attempts learnt, the model they began with as well."""
+        super().start_over()
+        (self.home.run_folder(self._run_name) / INITIAL_FILE).unlink(missing_ok=True)
+
+    def prepare(self) -> None:
+        """Add up means and scales."""
+        self._numbers = standardise(
+            self.members,
+            self.gathering(),
+            specs_of(self.job),
+            job_digest=self.digest,
+            attempt=self.attempt,
+            deadline_s=self.job.rounds.deadline_s,
+            quorum=plan_of(self.job).fewest(len(self.job.parties)),
+        )
+
+    def train(self) -> None:
+        """Lead the rounds."""
+        from .learning import CoordinatorLearning
+
+        self._learning = CoordinatorLearning(self, self._numbers)
+        self._learning.train()
+
+    def evaluate(self) -> None:
+        """Add up how well the model does."""
+        self._learning.evaluate()
+        self.done = True
+
+
+def code_of(job: HorizontalJob, member: str) -> str:
+    """The digest of the code of the job's own model at this member; empty where there is none."""
+    return code_digest(job.model.path, party=member) if isinstance(job.model, OwnModel) else ""

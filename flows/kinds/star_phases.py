@@ -1,0 +1,212 @@
+"""What parties and coordinator of a star do alike, whatever they add up: columns are compared, floors are raised.
+
+::
+
+    AGREE  JOB     both ways  the job (`flows.phases`); k adds whether its data differ from the job's columns, its
+                              smallest cohort, whether its rows are those of the last attempt; both the digest of the
+                              code of the job's own model
+           RESUME  C→k        how many parties' data differ (then all stop), the highest floor, whether to start over
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from ...horizontal.members import Members
+from ...horizontal.schema import ColumnSpec, Difference, differences, readable
+from ...horizontal.secagg_coordinator import SecureGathering
+from ...horizontal.secagg_memory import SumMemory
+from ...horizontal.secagg_party import SecureGiving
+from ...horizontal.summing import Gathering, Giving, PlainGathering, PlainGiving
+from ...parties import events
+from ...parties.errors import InputError, PeerFailure
+from ...parties.events import Count
+from ...parties.identity import Identity, key_of
+from ...parties.network.channel import Channel
+from ...parties.network.message import Step, Topic
+from ...parties.store import Store
+from ...parties.table import Column
+from ..phases import Phases
+from .star import StarJob
+
+J = TypeVar("J", bound=StarJob)
+_SUMS = (Topic.STATISTICS, Topic.TRAIN, Topic.EVALUATE)
+
+
+def specs_of(job: StarJob) -> tuple[ColumnSpec, ...]:
+    """The columns that a job names."""
+    return tuple(ColumnSpec(**column.model_dump()) for column in job.columns)
+
+
+class StarPhases(Phases[J]):
+    """What both sides know once they have agreed. `floor` is the highest of the job's and all parties'."""
+
+    floor = 1
+
+    def code(self) -> str:
+        """The digest of the code of the job's own model; empty without one."""
+        return ""
+
+    def check_code(self, peer: str, said: Mapping[str, Any]) -> None:
+        """Stop unless the other side runs the same code."""
+        if said.get("code") != self.code():
+            raise InputError("job.not_agreed", party=self.me, peer=peer, field="code")
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt."""
+        assert self.run is not None
+        return self.run.attempt
+
+
+class PartyPhases(StarPhases[J]):
+    """A party's side: `store`, `row_ids`, the job's `columns` and the digest of all that is read, `data_digest`."""
+
+    def look_at_own(self) -> None:
+        """Read what the job names, and compare it with what the job says of it."""
+        if self.job.secure_aggregation:
+            keys = self._keys()
+            for name in self.job.names:
+                if name != self.me:
+                    key_of(keys, name, party=self.me)
+        self.code()
+        dataset = self.job.dataset(self.me)
+        assert dataset is not None
+        self.store = Store(self.home, dataset)
+        self.row_ids = self.store.row_ids()
+        units = self.home.config.datasets[dataset].units
+        self._differences, self.columns = compared(self.store, units, self.job, self.row_ids)
+        for one in self._differences:
+            self.tell(events.Difference(column=one.column, what=one.what))
+        self.read_more()
+        self.data_digest = self.digest_of_data()
+        self.tell(Count(name="rows", value=len(self.row_ids)))
+        self.tell(Count(name="columns", value=len(self.columns)))
+
+    def read_more(self) -> None:
+        """Read what the kind of job needs beside the columns."""
+
+    def digest_of_data(self) -> str:
+        """SHA-256 over all that was read."""
+        raise NotImplementedError
+
+    def offer(self) -> dict[str, Any]:
+        """What the coordinator has to know of this party before anything is added up."""
+        assert self.run is not None
+        changed = self.run.data_digest not in (None, self.data_digest)
+        self.state.note_data(self.run.run, sql_digest=self.store.sql_digest, data_digest=self.data_digest)
+        said = {"differs": bool(self._differences), "cohort": self.grant.cohort, "changed": changed}
+        return {**said, "code": self.code()}
+
+    def agreed(self, theirs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Hear whether all parties' data are what the job says, and how small a group may be."""
+        self.check_code(self.channel.peer, theirs[self.channel.peer])
+        fields = self.channel.receive(Topic.AGREE, Step.RESUME).fields
+        differing, floor, over = fields.get("differing"), fields.get("floor"), fields.get("start_over")
+        if type(differing) is not int or type(floor) is not int or type(over) is not bool:
+            raise self.channel.refuse(Topic.AGREE, "what was agreed is not there")
+        if differing or self._differences:
+            raise InputError("schema.differs", count=max(differing, 1))
+        if floor < self.grant.cohort:
+            raise self.channel.refuse(Topic.AGREE, "a floor below our own")
+        self.floor = floor
+        if over or self._fresh:
+            self.start_over()
+
+    def start_over(self) -> None:
+        """Forget what earlier attempts learnt."""
+        self.checkpoints.clear()
+
+    @property
+    def channel(self) -> Channel:
+        """The only channel: to the coordinator."""
+        (channel,) = self.channels.values()
+        return channel
+
+    def giving(self, topic: Topic) -> Giving:
+        """This party's side of sums, as the job says."""
+        if not self.job.secure_aggregation:
+            return PlainGiving(self.channel, topic)
+        return SecureGiving(self.channel, topic, Identity(self.home), self._keys(), self._memory())
+
+    def close(self) -> None:
+        """Forget the sums that this party still holds shares of."""
+        if self.done:
+            for topic in _SUMS:
+                self._memory().forget(topic)
+        super().close()
+
+    def _memory(self) -> SumMemory:
+        return SumMemory(self.home.run_folder(self._run_name), self.state, party=self.me)
+
+    def _keys(self) -> dict[str, bytes]:
+        return {name: bytes.fromhex(key) for name, key in self.home.config.keys.items()}
+
+
+class CoordinatorPhases(StarPhases[J]):
+    """The coordinator's side."""
+
+    def look_at_own(self) -> None:
+        """It has no rows; the code of the job's own model has to be here as well."""
+        self.code()
+
+    def offer(self) -> dict[str, Any]:
+        """The code of the job's own model."""
+        return {"code": self.code()}
+
+    def agreed(self, theirs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Tell all parties what came of it."""
+        for peer, said in theirs.items():
+            self.check_code(peer, said)
+            if type(said.get("cohort")) is not int or type(said.get("differs")) is not bool:
+                raise self.channels[peer].refuse(Topic.AGREE, "a party that says nothing of its data")
+        differing = sum(said["differs"] for said in theirs.values())
+        self.floor = max(1, *(said["cohort"] for said in theirs.values()))
+        over = self._fresh or any(said.get("changed") for said in theirs.values())
+        for channel in self.channels.values():
+            said = {"differing": differing, "floor": self.floor, "start_over": bool(over)}
+            channel.send(Topic.AGREE, Step.RESUME, said)
+        if differing:
+            raise InputError("schema.differs", count=differing)
+        if over:
+            self.start_over()
+
+    def start_over(self) -> None:
+        """Forget what earlier attempts learnt."""
+        self.checkpoints.clear()
+        for topic in _SUMS:
+            self._secure().forget(topic)
+
+    @property
+    def members(self) -> Members:
+        """The parties, as the next exchange finds them."""
+        return Members({name: self.channels[name] for name in self.job.names})
+
+    def gathering(self) -> Gathering:
+        """The coordinator's side of sums, as the job says."""
+        return self._secure() if self.job.secure_aggregation else PlainGathering()
+
+    def require(self, count: int, allowed: int) -> None:
+        """Raise `PeerFailure` ``rounds.quorum`` where too few parties are left."""
+        if count < allowed:
+            raise PeerFailure("rounds.quorum", count=count, allowed=allowed)
+
+    def close(self) -> None:
+        """Forget the sum that was added up last."""
+        if self.done:
+            for topic in _SUMS:
+                self._secure().forget(topic)
+        super().close()
+
+    def _secure(self) -> SecureGathering:
+        return SecureGathering(self.home.run_folder(self._run_name), party=self.me)
+
+
+def compared(
+    store: Store, units: Mapping[str, str], job: StarJob, row_ids: Any
+) -> tuple[list[Difference], list[Column]]:
+    """Where a dataset is not what the job's columns say, and the columns that can be read."""
+    specs, kinds = specs_of(job), store.kinds()
+    columns = store.columns(readable(specs, kinds), row_ids)
+    return differences(specs, kinds, columns, units), columns
