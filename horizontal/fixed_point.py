@@ -39,24 +39,31 @@ class Encoding:
 
         Raises `InputError` ``update.not_finite`` and ``update.too_large``: under masks nobody else would see them.
         """
-        if not np.isfinite(values).all():
-            raise InputError("update.not_finite", party=party)
-        if values.size and float(np.abs(values).max()) >= self.limit:
-            raise InputError("update.too_large", party=party)
         if self.per_number > 1:
+            self._require(values, values, self.limit, party)
             return _limbs(values)
         found = np.empty(len(values), dtype=self.dtype)
         for start in range(0, len(values), _CHUNK):
-            part = values[start : start + _CHUNK].astype(np.float64)
-            found[start : start + _CHUNK] = np.rint(part * 2.0**self.fraction).astype(np.int64).astype(self.dtype)
+            with np.errstate(over="ignore"):  # what becomes infinite here is too large
+                part = np.multiply(values[start : start + _CHUNK], 2.0**self.fraction, dtype=np.float64)
+            np.rint(part, out=part)
+            self._require(values, part, self.limit * 2.0**self.fraction, party)
+            found[start : start + _CHUNK] = part.astype(np.int64)  # and from there modulo the word
         return found
 
     def decode(self, words: Array, size: int) -> NDArray[np.float64]:
         """The numbers that words stand for, ``(size,)``."""
         if self.per_number > 1:
             return _from_limbs(words, size)
-        signed = words.view(words.dtype.str.replace("u", "i"))
-        return signed.astype(np.float64) / 2.0**self.fraction
+        found = words.view(words.dtype.str.replace("u", "i")).astype(np.float64)
+        found /= 2.0**self.fraction
+        return found
+
+    def _require(self, values: NDArray[np.floating], part: NDArray[np.floating], limit: float, party: str) -> None:
+        """Raise unless this part of the values is below the limit; a NaN is below nothing."""
+        if part.size and not (part.max() < limit and -part.min() < limit):
+            finite = np.isfinite(values).all()
+            raise InputError("update.too_large" if finite else "update.not_finite", party=party)
 
 
 FLOAT32 = Encoding("float32", "<u4", 24, 2.0**7)

@@ -167,6 +167,47 @@ def test_the_file_of_another_version_is_left_alone(home: PartyHome) -> None:
     assert (caught.value.code, caught.value.facts["field"]) == ("home.invalid", "state.duckdb")
 
 
+# --- masked sums that were given ------------------------------------------------------------------------------------
+
+
+def test_a_strict_content_is_given_once_and_then_only_as_the_same_sum_again(home: PartyHome) -> None:
+    state = State(home)
+    assert not state.has_released("model")
+    assert state.note_release("model", "sum 1", "all", strict=True)
+    assert state.has_released("model")
+    assert State(home).note_release("model", "sum 1", "all", strict=True)  # the same answer after a restart
+    assert not state.note_release("model", "sum 1", "all but one", strict=True)
+    assert not state.note_release("model", "sum 2", "all", strict=True)
+    assert state.note_release("another model", "sum 2", "all", strict=True)
+
+
+def test_a_repeatable_content_is_given_again_with_the_same_survivors_alone(home: PartyHome) -> None:
+    state = State(home)
+    assert state.note_release("counts", "sum 1", "all", strict=False)
+    assert state.note_release("counts", "sum 2", "all", strict=False)
+    assert not state.note_release("counts", "sum 3", "all but one", strict=False)
+    assert not state.note_release("counts", "sum 4", "all", strict=True)
+
+
+def test_the_sums_that_were_given_outlive_the_runs(home: PartyHome) -> None:
+    state = State(home)
+    _begin(state)
+    state.note_release("model", "sum 1", "all", strict=True)
+    state.finish(RUN)
+    _begin(state, fresh=True)
+    assert not State(home).note_release("model", "sum 2", "all", strict=True)
+
+
+def test_the_file_of_the_version_before_is_brought_up_to_date_with_all_that_is_in_it(home: PartyHome) -> None:
+    seed = _begin(State(home)).private_seed
+    with duckdb.connect(home.state_file) as connection:  # as version 1 left it
+        connection.execute("DROP TABLE releases")
+        connection.execute("UPDATE schema_version SET version = 1")
+    assert State(home).note_release("model", "sum 1", "all", strict=True)
+    assert State(home).has_released("model")
+    assert State(home).private_seed(RUN) == seed
+
+
 # --- a full disk -----------------------------------------------------------------------------------------------------
 
 
