@@ -5,7 +5,8 @@ STAMP := .venv/.stamp
 PACKAGES := isthmus.parties isthmus.psi isthmus.horizontal isthmus.vertical isthmus.flows
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test check format bench-demo bench-vertical bench-psi chaos
+BENCHES := demo vertical psi heart horizontal byzantine secagg
+.PHONY: demo test check format chaos $(addprefix bench-,$(BENCHES))
 
 demo: $(STAMP)
 	$(BIN)/isthmus demo
@@ -25,7 +26,7 @@ format: $(STAMP)
 
 # QUICK=1 runs a short form; DATA=folder takes the data from there. Both reach the script through the environment.
 export QUICK DATA
-bench-demo bench-vertical bench-psi: bench-%: $(STAMP)
+$(addprefix bench-,$(BENCHES)): bench-%: $(STAMP)
 	$(BIN)/python tests/bench/bench_$*.py
 
 chaos: $(STAMP)

@@ -12,6 +12,9 @@ import pytest
 import yaml
 
 from isthmus.flows.hospitals import COORDINATOR, HOSPITALS, HOSPITALS_JOB, MEMBERS, STATISTICS_JOB, make_hospitals
+from isthmus.flows.kinds.horizontal.job import HorizontalJob
+from isthmus.flows.kinds.star import StarJob
+from isthmus.flows.kinds.statistics.job import StatisticsJob
 from isthmus.parties.errors import InputError
 from isthmus.parties.home import PartyHome
 from isthmus.parties.identity import Identity
@@ -118,6 +121,16 @@ def test_the_store_reads_every_column_of_the_jobs_in_the_kind_and_levels_they_na
             if column.kind == "category":
                 assert {value for value in column.values if value is not None} <= set(spec["levels"])
     assert set(np.unique(store.label("hospdead", ids)).tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(("kind", "text"), [(HorizontalJob, HOSPITALS_JOB), (StatisticsJob, STATISTICS_JOB)])
+def test_every_member_allows_the_jobs_above_groups_of_ten(homes: Path, kind: type[StarJob], text: str) -> None:
+    job = kind.model_validate(yaml.safe_load(text))
+    assert job.members == MEMBERS
+    for name in MEMBERS:
+        grant = PartyHome(homes / name).config.policy.check(job.terms(name))
+        assert grant.columns == (() if name == COORDINATOR else tuple(column.name for column in job.columns))
+        assert grant.cohort == (1 if name == COORDINATOR else 10)
 
 
 def test_what_tells_the_outcome_is_released_as_a_label_only(homes: Path) -> None:
