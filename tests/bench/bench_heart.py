@@ -11,8 +11,9 @@ Terrail et al., "FLamby", NeurIPS 2022); none was tuned here. DATA is the folder
 
 Both begin with the weights that torch draws after `torch.manual_seed(seed)`: with others the figures of this benchmark
 move by more than FedAvg, FedProx and SCAFFOLD differ. That, and two formulas in which implementations differ, are
-switched in the plain loop at the end. Nothing is asserted; QUICK runs one seed, which says little of the published means. The last line is JSON: `fedavg`,
-`fedprox`, `fedadam`, `fedyogi`, `fedadagrad`, `scaffold` (mean accuracy of isthmus), `published` and `plain`.
+switched in the plain loop at the end. Nothing is asserted; QUICK runs one seed, which says little of the published
+means. The last line is JSON: `fedavg`, `fedprox`, `fedadam`, `fedyogi`, `fedadagrad`, `scaffold` (mean accuracy of
+isthmus), `published` and `plain`.
 """
 
 from __future__ import annotations
