@@ -51,6 +51,7 @@ from .homemaking import claim, make_data, refuse_strangers, write_unless_edited
 HOSPITALS = ("north", "south", "east", "west", "central")
 COORDINATOR = "coordinator"
 MEMBERS = (*HOSPITALS, COORDINATOR)
+HOSPITALS_FILE, STATISTICS_FILE = "hospitals.yaml", "statistics.yaml"
 PATIENTS = 5_000
 MIN_PATIENTS = 250  # with fewer, a hospital would be left with a handful
 _DATA_VERSION = 1  # raise it when the table changes, so that existing homes get new ones
@@ -139,11 +140,11 @@ curves:                                     # survival (Kaplan-Meier), by day
 at_least: 10                                # a count of fewer patients is never told, nor what would give it away
 """
 
-JOBS = {"hospitals.yaml": HOSPITALS_JOB, "statistics.yaml": STATISTICS_JOB}
+JOBS = {HOSPITALS_FILE: HOSPITALS_JOB, STATISTICS_FILE: STATISTICS_JOB}
 
 _HOSPITAL = Template("""\
-# The rules of hospital $name, written by its own engineer. (Made with the example, which leaves it alone once you
-# edit it.)
+# The rules of hospital $name, written by its own engineer. (Made by `isthmus demo hospitals`, which leaves it alone
+# once you edit it.)
 name: $name
 data: $name.duckdb
 
@@ -178,7 +179,8 @@ seed: $seed                             # only a simulation sets this: fixes ini
 """)
 
 _COORDINATOR = Template("""\
-# The coordinator's own rules. It holds no data. (Made with the example, which leaves it alone once you edit it.)
+# The coordinator's own rules. It holds no data. (Made by `isthmus demo hospitals`, which leaves it alone once
+# you edit it.)
 name: $name
 
 policy:                             # what is not allowed here is refused
