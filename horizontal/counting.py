@@ -28,6 +28,8 @@ Codes = NDArray[np.int64]
 Shapes = dict[str, tuple[int, ...]]
 
 _POSITIVE = [math.ldexp(1 + quarter / 4, power) for power in range(-40, 40) for quarter in range(4)]
+_ZERO_WIDTH = 2 * _POSITIVE[0]  # a range no wider holds zeros alone, or next to zero
+_MOST_UNITS = 2.0**40  # squares of that many, of 16,000 patients, still fit the sum's words
 MAGNITUDES: Floats = np.array([-edge for edge in reversed(_POSITIVE)] + [0.0, *_POSITIVE])  # edges between the counts
 
 
@@ -46,7 +48,8 @@ class Range:
     @property
     def unit(self) -> float:
         """A power of two: dividing by it loses nothing, and squares of what is left fit the sum's words."""
-        return 2.0 ** math.ceil(math.log2(self.high - self.low)) if self.asked else 1.0
+        width = self.high - self.low
+        return 2.0 ** math.ceil(math.log2(width)) if width > _ZERO_WIDTH else 1.0
 
     def cuts(self, bins: int, edges: Sequence[float] = ()) -> Floats:
         """The inner edges of `bins` equal bins, and those of the bands that a table counts by, wherever they lie."""
@@ -59,7 +62,8 @@ class Range:
 class OwnRows:
     """One party's columns, coded. `times` holds duration and event of each curve, both ``(rows,)``.
 
-    Raises `InputError` ``data.column_unknown`` for a column of the request that is not there.
+    Raises `InputError` ``data.column_unknown`` for a column of the request that is not there, and ``data.too_large``
+    for a value so large beside the others that a sum of squares could not hold it.
     """
 
     def __init__(
@@ -75,7 +79,7 @@ class OwnRows:
         for name in (spec.name for spec in request.columns):
             if name not in found:
                 raise InputError("data.column_unknown", party=party, column=name)
-        self._request, self._rows = request, rows
+        self._request, self._rows, self._party = request, rows, party
         self._times = {curve.name: times[curve.name] for curve in request.curves}
         self._numbers: dict[str, Floats] = {
             spec.name: found[spec.name].values.astype(np.float64) for spec in request.numbers
@@ -120,16 +124,25 @@ class OwnRows:
             cuts = one.cuts(self._request.bins, self._request.edges.get(name, ()))
             places = np.searchsorted(cuts, known, side="right")
             parts.append(_count(places, len(cuts) + 1) if one.asked else np.zeros(len(cuts) + 1))
-            parts.append(np.array([math.fsum(known / one.unit) if one.asked else 0.0]))
+            parts.append(np.array([math.fsum(self._units(name, known, one))]))
         return np.concatenate([np.zeros(1), *parts])
 
     def spread(self, ranges: Sequence[Range], centres: Sequence[float]) -> Floats:
         """The third vector: of each number the sums of (x − centre) / unit and of its square."""
         found = [0.0]
-        for known, one, centre in zip(self._known.values(), ranges, centres, strict=True):
-            away = (known - centre) / one.unit if one.asked else np.zeros(0)
+        for (name, known), one, centre in zip(self._known.items(), ranges, centres, strict=True):
+            away = self._units(name, known - centre, one)
             found += [math.fsum(away), math.fsum(away * away)]
         return np.array(found)
+
+    def _units(self, name: str, values: Floats, one: Range) -> Floats:
+        """Values in units; none if nothing is asked."""
+        if not one.asked:
+            return np.zeros(0)
+        found = values / one.unit
+        if found.size and not np.abs(found).max() < _MOST_UNITS:
+            raise InputError("data.too_large", party=self._party, column=name)
+        return found
 
     def _groups(self, name: str) -> Codes:
         """The groups of a table's column; what belongs to none comes last."""
@@ -179,7 +192,8 @@ def binned_shapes(request: StatisticsRequest, ranges: Sequence[Range]) -> Shapes
 
 def spread_shapes(request: StatisticsRequest) -> Shapes:
     """Of each number two sums."""
-    return {"nothing": (1,)} | {f"spread {spec.name}": (2,) for spec in request.numbers}
+    nothing: Shapes = {"nothing": (1,)}
+    return nothing | {f"spread {spec.name}": (2,) for spec in request.numbers}
 
 
 def size_of(shapes: Shapes) -> int:

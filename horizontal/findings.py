@@ -13,7 +13,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class HistogramBin:
-    """Patients whose value lies from `low` up to `high`; None for an end that is open."""
+    """Patients whose value lies from `low` up to `high`; None for an end that is open.
+
+    The first and the last bin hold the few whose value lies beyond as well.
+    """
 
     low: float | None
     high: float | None
@@ -57,13 +60,18 @@ class NumberSummary:
 
 @dataclass(frozen=True)
 class CategorySummary:
-    """One category column: its levels in the job's order with their counts, values that are no level, and missing."""
+    """One category column: its levels in the job's order with their counts.
+
+    `rest` counts values that are no level of the job (`other`) and missing ones together; the two apart are told where
+    both may be.
+    """
 
     name: str
     levels: tuple[str, ...]
     counts: tuple[int | None, ...]
     other: int | None
     missing: int | None
+    rest: int | None
     with_others: str | None  # the level with which the few others are counted
 
 

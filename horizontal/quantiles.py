@@ -1,15 +1,16 @@
 """Histograms of a pooled number column: their range, the bins that may be told, and the quantiles that follow.
 
 The range comes from counts by magnitude. Fewer than `floor` patients lie beyond either end of it, and they are counted
-in its end bins. Neighbouring bins are told as one until each holds at least `floor` patients; the edges of bands that a
-table counts by are kept. Least and greatest value are edges of the bins that are told, and quantiles are worked out from
-these bins alone: they give nothing away that the bins do not.
+in its end bins. Neighbouring bins are told as one until each holds at least `floor` patients; the edges of bands that
+a table counts by are kept. Least and greatest value are edges of the bins that are told, and quantiles are worked out
+from these bins alone: they give nothing away that the bins do not.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ def merged(counts: Floats, cuts: Floats, edges: Sequence[float], floor: int) -> 
         return [(place, place + 1) for place in range(len(counts))]
     walls = [0, *(int(np.searchsorted(cuts, edge)) + 1 for edge in edges), len(counts)]
     groups: list[tuple[int, int]] = []
-    for wall, next_wall in zip(walls, walls[1:], strict=False):
+    for wall, next_wall in pairwise(walls):
         band: list[tuple[int, int]] = []
         start, held = wall, 0.0
         for place in range(wall, next_wall):
@@ -111,7 +112,7 @@ def quantiles(
 
 
 def bounds(bins: Sequence[HistogramBin], floor: int) -> tuple[float | None, float | None]:
-    """The lowest edge with at least `floor` patients below it, and the highest with as many above it, as far as told."""
+    """The lowest edge with at least `floor` patients below it, and the highest with as many above it."""
     floor = max(floor, 1)
     return _bound([(one.high, one.count) for one in bins], floor), _bound(
         [(one.low, one.count) for one in reversed(bins)], floor

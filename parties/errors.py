@@ -105,6 +105,10 @@ CATALOGUE: dict[str, Words] = {
         "{party}'s dataset '{dataset}' has lost rows that the alignment names",
         "start over with --fresh, which aligns again",
     ),
+    "data.too_large": Words(
+        "column '{column}' of {party} holds a value that is too large beside the others to be added up",
+        "look at the column's greatest values, and mend or leave them out in the SQL",
+    ),
     "data.part": Words(
         "column '{column}' of {party}'s dataset '{dataset}' does not say train, validation or test in every row",
         "mend the SQL, or leave out `split.column`",
