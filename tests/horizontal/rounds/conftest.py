@@ -1,4 +1,4 @@
-"""Rounds in one process: a thread a party and one for the coordinator, channels over memory, a record of every frame."""
+"""Rounds in one process: a thread a party and one for the coordinator, over memory, with a record of every frame."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
@@ -21,12 +22,18 @@ from isthmus.horizontal.participant import PartyOutcome, join_rounds
 from isthmus.horizontal.plan import RoundsPlan
 from isthmus.horizontal.problem import Validation
 from isthmus.horizontal.rounds import RoundsOutcome, coordinate_rounds
+from isthmus.horizontal.secagg_coordinator import SecureGathering
+from isthmus.horizontal.secagg_memory import SumMemory
+from isthmus.horizontal.secagg_party import SecureGiving
 from isthmus.horizontal.summing import Gathering, Giving
 from isthmus.horizontal.tabular import PrivateDropout, linear, private_generator
 from isthmus.parties.checkpoint import Checkpoints
+from isthmus.parties.home import PartyHome
+from isthmus.parties.identity import Identity
 from isthmus.parties.network.channel import Channel, CountingLog
 from isthmus.parties.network.local import MemoryCarrier, memory_pair
-from isthmus.parties.network.message import Buffer, Message, decode
+from isthmus.parties.network.message import Buffer, Message, Step, Topic, decode
+from isthmus.parties.state import State
 
 JOB, COORDINATOR, TIMEOUT_S = "1" * 64, "coordinator", 20.0
 Values = np.ndarray[Any, np.dtype[np.float32]]
@@ -50,6 +57,35 @@ class RecordingCarrier:
 
     def messages(self) -> list[Message]:
         return [decode(bytearray(frame)) for frame in self.frames]
+
+
+class Killed(Exception):
+    """A side was killed."""
+
+
+class WatchedChannel(Channel):
+    """A channel on which something can happen before a message is sent."""
+
+    before: Callable[[Step, dict[str, Any]], None] | None = None
+
+    def send(self, topic: Topic, step: Step, fields: Any = None, arrays: Any = None) -> None:
+        if self.before is not None:
+            self.before(step, dict(fields or {}))
+        super().send(topic, step, fields, arrays)
+
+
+Before = Callable[[Step, dict[str, Any]], None]
+
+
+def kill_before(step: Step, count: int = 1) -> Before:
+    """Kill the sender before it sends such a message for the `count`-th time."""
+    seen = iter(range(1, 10**6))
+
+    def before(sent: Step, fields: dict[str, Any]) -> None:
+        if sent is step and next(seen) == count:
+            raise Killed
+
+    return before
 
 
 class Rows:
@@ -102,6 +138,7 @@ class World:
     initial: Values
     outcomes: dict[str, PartyOutcome | BaseException] = field(default_factory=dict)
     carriers: dict[str, tuple[RecordingCarrier, RecordingCarrier]] = field(default_factory=dict)  # C's end, k's end
+    _homes: dict[str, PartyHome] = field(default_factory=dict)
 
     @property
     def parties(self) -> tuple[str, ...]:
@@ -112,6 +149,23 @@ class World:
         outcome = self.outcomes[COORDINATOR]
         assert isinstance(outcome, RoundsOutcome), repr(outcome)
         return outcome
+
+    def _giving(self, name: str, channel: Channel) -> SecureGiving:
+        """With masks: every party has a home with a key and a state of its own."""
+        for one in self.parties:
+            if one not in self._homes:
+                home = self.folder / "homes" / one
+                home.mkdir(parents=True, exist_ok=True)
+                (home / "party.yaml").write_text(yaml.safe_dump({"name": one}))
+                self._homes[one] = PartyHome(home)
+        keys = {one: Identity(home).public for one, home in self._homes.items()}
+        home = self._homes[name]
+        memory = SumMemory(self.folder / name, State(home), party=name)
+        return SecureGiving(channel, Topic.TRAIN, Identity(home), keys, memory)
+
+    def weights(self, name: str) -> dict[str, bytes]:
+        """All tensors of a party's module, private ones included."""
+        return {key: value.numpy().tobytes() for key, value in self.problems[name].module.state_dict().items()}
 
     def failure(self, who: str) -> BaseException:
         outcome = self.outcomes[who]
@@ -129,21 +183,27 @@ class World:
         instead: Mapping[str, Callable[[Channel], Any]] | None = None,
         plans: Mapping[str, RoundsPlan] | None = None,
         jobs: Mapping[str, str] | None = None,
-        wrap: Callable[[str, Channel], Channel] = lambda name, channel: channel,
+        before: Mapping[str, Before] | None = None,
+        secure: bool = False,
         timeout_s: float = TIMEOUT_S,
     ) -> World:
         """Run all sides. One that fails closes its channels, as a vault does; `instead` runs in a party's place."""
         self.outcomes, self.carriers = {}, {}
-        ours: dict[str, Channel] = {}
-        theirs: dict[str, Channel] = {}
+        ours: dict[str, WatchedChannel] = {}
+        theirs: dict[str, WatchedChannel] = {}
         for name in self.parties:
             left, right = (RecordingCarrier(end) for end in memory_pair())
             self.carriers[name] = left, right
             options: dict[str, Any] = {"log": CountingLog(), "timeout_s": timeout_s}
-            ours[name] = wrap(COORDINATOR, Channel(left, me=COORDINATOR, peer=name, **options))
-            theirs[name] = wrap(name, Channel(right, me=name, peer=COORDINATOR, **options))
+            ours[name] = WatchedChannel(left, me=COORDINATOR, peer=name, **options)
+            theirs[name] = WatchedChannel(right, me=name, peer=COORDINATOR, **options)
+            ours[name].before, theirs[name].before = (before or {}).get(COORDINATOR), (before or {}).get(name)
+        if secure:
+            giving, gathering = self._giving, SecureGathering(self.folder / COORDINATOR, party=COORDINATOR)
         first = next(iter(self.problems.values()))
         layout = self.plan.scope.layout(first.module)
+
+        givings = {name: giving(name, channel) for name, channel in theirs.items()} if giving else {}
 
         def party(name: str) -> Any:
             if instead and name in instead:
@@ -156,7 +216,7 @@ class World:
                 job_digest=(jobs or {}).get(name, JOB),
                 attempt=attempt,
                 checkpoints=Checkpoints(self.folder / name, party=name),
-                giving=giving(name, theirs[name]) if giving else None,
+                giving=givings.get(name),
                 on_batch=(on_batch or {}).get(name),
             )
 
@@ -239,6 +299,11 @@ def make_world(tmp_path: Path) -> Callable[..., World]:
 @pytest.fixture
 def make_network() -> Callable[..., nn.Sequential]:
     return network
+
+
+@pytest.fixture
+def kill() -> Callable[..., Before]:
+    return kill_before
 
 
 @pytest.fixture
