@@ -9,7 +9,7 @@ here: who judges whether enough are left is the caller.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ..parties.network.message import Array, Message, Step, Topic, Value
 REPLIES = (Step.READY, Step.OFFER, Step.VALUES, Step.SHARES, Step.MASKED, Step.CONSENT, Step.UNMASK)
 CHUNK_ITEMS = 1 << 20  # of a vector, in one message
 _GLANCE_S = 0.001
+_PAUSE_S = 0.2  # of a party in the middle of a vector, before the others get their turn
 
 
 class Members:
@@ -142,6 +143,35 @@ class Members:
         self._owes.pop(name, None)
         return gathered.vector, gathered.fields
 
+    def hear_vectors(
+        self, names: Iterable[str], topic: Topic, step: Step, number: int, size: int, dtype: str, *, deadline: float
+    ) -> Iterator[tuple[str, Array]]:
+        """Each party's vector of `size` numbers as soon as it is whole; whoever is late or gone is left out.
+
+        The parties send at the same time. One that has begun is read until it pauses, so that as a rule there is one
+        vector in memory; one that is silent keeps nobody waiting.
+        """
+        readers: dict[str, VectorReader] = {}
+        waiting = list(names)
+        while waiting and time.monotonic() < deadline:
+            for name in list(waiting):
+                patience_s = _GLANCE_S
+                while (message := self._current(name, topic, number, time.monotonic() + patience_s)) is not None:
+                    if name not in readers:
+                        readers[name] = VectorReader(size, dtype)
+                    reader = readers[name]
+                    if message.step is not step or not reader.add(message):
+                        self.refuse(name, topic, f"a chunk of {step} is not in order")
+                        break
+                    if reader.complete:
+                        self._owes.pop(name, None)
+                        waiting.remove(name)
+                        yield name, readers.pop(name).vector
+                        break
+                    patience_s = min(_PAUSE_S, max(deadline - time.monotonic(), _GLANCE_S))
+                if name in self.gone and name in waiting:
+                    waiting.remove(name)
+
     def refuse(self, name: str, topic: Topic, detail: str) -> None:
         """Ask a party no more that has broken the protocol; `detail` is for our own log."""
         self.drop(name, self._channels[name].refuse(topic, detail))
@@ -171,9 +201,15 @@ class Members:
         if type(number) is not int or number > self._owes.get(name, number):
             self.drop(name, channel.refuse(topic, "an answer to what was not asked"))
             return None
-        if number == self._owes.get(name) and message.fields.get("chunk", 0) == message.fields.get("chunks", 1) - 1:
+        if number == self._owes.get(name) and _is_last(message):
             self._owes.pop(name, None)
         return message
+
+
+def _is_last(message: Message) -> bool:
+    """Whether a message is the last chunk of a vector, or none."""
+    chunk, chunks = message.fields.get("chunk", 0), message.fields.get("chunks", 1)
+    return type(chunk) is int and type(chunks) is int and chunk == chunks - 1
 
 
 def send_vector(

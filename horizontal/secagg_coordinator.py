@@ -64,14 +64,12 @@ class SecureGathering:
             {name: ({"sealed": inbox}, {}) for name, inbox in inboxes.items()}, topic, Step.INBOX, one.number
         )
         total: Array = np.zeros(encoding.words(size), dtype=encoding.dtype)
-        deadline, survivors = _until(deadline_s), list[str]()
-        for name in shares:
-            heard = members.hear_vector(
-                name, topic, Step.MASKED, one.number, len(total), encoding.dtype, deadline=deadline
-            )
-            if heard is not None:
-                total += heard[0]
-                survivors.append(name)
+        survivors: list[str] = []
+        for name, words in members.hear_vectors(
+            shares, topic, Step.MASKED, one.number, len(total), encoding.dtype, deadline=_until(deadline_s)
+        ):
+            total += words
+            survivors.append(name)
         if len(survivors) < allowed:
             return nothing
         keys = {name: PublicKeys(*roster[name][:-1]) for name in roster}
