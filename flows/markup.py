@@ -7,14 +7,22 @@ from html import escape
 from string import Template
 
 
+TALL_LINES = 24  # of a table: longer ones scroll
+HELD_BACK = '<span class="held">·</span>'
+
+
 def table(header: Sequence[str], lines: Sequence[Sequence[str]], strong: Sequence[bool] = ()) -> str:
-    """A table that scrolls sideways where the screen is narrow; the lines marked `strong` stand out."""
+    """A table that scrolls sideways where the screen is narrow, and by itself where it is long.
+
+    The lines marked `strong` stand out.
+    """
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = ""
     for place, cells in enumerate(lines):
         mark = ' class="strong"' if place < len(strong) and strong[place] else ""
         body += f"<tr{mark}>" + "".join(f"<td{_number(cell)}>{cell}</td>" for cell in cells) + "</tr>"
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    shape = "wide tall" if len(lines) > TALL_LINES else "wide"
+    return f'<div class="{shape}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _number(cell: str) -> str:
@@ -53,11 +61,12 @@ PAGE = Template("""\
 <title>$title</title>
 <style>
 :root { color-scheme: light dark; --ink: #22262a; --faint: #8b949c; --line: #dfe3e6; --paper: #fff; --wash: #f4f6f7;
-  --together: #0072b2; --first: #c25400; --second: #00805d; }
+  --together: #0072b2; --first: #c25400; --second: #00805d; --third: #a8447f; --fourth: #8f6b00; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e7ea; --faint: #87919a; --line: #343a40; --paper: #15181b;
-  --wash: #1e2226; --together: #56b4e9; --first: #f08a3c; --second: #2fc59a; } }
+  --wash: #1e2226; --together: #56b4e9; --first: #f08a3c; --second: #2fc59a; --third: #e39ac4; --fourth: #e3bd3f; } }
 @media print { :root { color-scheme: light; --ink: #000; --faint: #777; --line: #ccc; --paper: #fff; --wash: #fff;
-  --together: #0072b2; --first: #c25400; --second: #00805d; } section { break-inside: avoid; } }
+  --together: #0072b2; --first: #c25400; --second: #00805d; --third: #a8447f; --fourth: #8f6b00; }
+  section { break-inside: avoid; } .wide.tall { max-height: none; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, "Segoe UI", Roboto, sans-serif; }
@@ -69,6 +78,10 @@ p { margin: .5rem 0; }
 .headline { margin: 1rem 0; font-size: 1.3rem; line-height: 1.35; font-weight: 600; color: var(--together); }
 .note { padding: .5rem .75rem; border-left: 3px solid var(--first); background: var(--wash); font-size: .95rem; }
 .wide { overflow-x: auto; }
+.tall { max-height: 30rem; overflow-y: auto; }
+.tall thead th { position: sticky; top: 0; background: var(--paper); }
+.held { color: var(--faint); }
+h3 { margin: 1.5rem 0 .25rem; font-size: 1rem; }
 table { width: 100%; margin: .75rem 0; border-collapse: collapse; font-size: .95rem; }
 th { text-align: left; font-weight: 600; color: var(--faint); font-size: .85rem; vertical-align: bottom; }
 th, td { padding: .35rem 1rem .35rem 0; border-bottom: 1px solid var(--line); }

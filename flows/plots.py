@@ -2,7 +2,8 @@
 
 Each is drawn on a `Figure` of its own, without pyplot's global state. Colours are Okabe and Ito's, which people with
 any kind of colour vision tell apart, and lines differ in their dashes too. Inside the page colours are CSS variables,
-so that a plot follows the reader's light or dark theme.
+so that a plot follows the reader's light or dark theme. Kinds of job that need other plots draw them with the same
+`STYLE` and `svg_of`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,17 @@ from matplotlib.figure import Figure
 # Colour as matplotlib writes it → the page's variable for it.
 INK, FAINT, PAPER = "#22262a", "#9aa3ab", "#ffffff"
 TOGETHER, FIRST, SECOND = "#0072b2", "#d55e00", "#009e73"
-_VARIABLES = {INK: "ink", FAINT: "faint", PAPER: "paper", TOGETHER: "together", FIRST: "first", SECOND: "second"}
-_ALONE = [(FIRST, (0, (5, 2))), (SECOND, (0, (1.5, 1.5)))]
-_STYLE: Any = {
+THIRD, FOURTH = "#cc79a7", "#b58900"  # the last darker than theirs, to be seen on white
+_VARIABLES = {
+    INK: "ink", FAINT: "faint", PAPER: "paper",
+    TOGETHER: "together", FIRST: "first", SECOND: "second", THIRD: "third", FOURTH: "fourth",
+}  # fmt: skip
+SERIES = [  # colours and dashes of lines that stand side by side
+    (TOGETHER, "solid"), (FIRST, (0, (5, 2))), (SECOND, (0, (1.5, 1.5))), (THIRD, (0, (6, 1.5, 1.5, 1.5))),
+    (FOURTH, (0, (3, 1))),
+]  # fmt: skip
+_ALONE = SERIES[1:3]
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small files, and it can be selected
     "font.family": "sans-serif",
     "font.size": 10,
@@ -43,7 +52,7 @@ _STYLE: Any = {
 
 def auc_plot(rows: Sequence[Mapping[str, Any]], *, themed: bool = False) -> str:
     """Test AUC of every model with its 95 % interval; logistic regression and boosting beside the network."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 0.52 * len(rows) + 1.05), layout="constrained")
         axes = figure.subplots()
         for y, row in enumerate(rows):
@@ -70,16 +79,17 @@ def auc_plot(rows: Sequence[Mapping[str, Any]], *, themed: bool = False) -> str:
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("AUC on held-out patients, 95 % interval")
-        return _svg(figure, "auc", themed)
+        return svg_of(figure, "auc", themed)
 
 
 def roc_plot(summary: Mapping[str, Any], *, themed: bool = False) -> str:
     """The ROC curve of the joint model, and of each party alone where a simulation has trained those."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _square("false positive rate", "true positive rate")
+    with mpl.rc_context(STYLE):
+        figure, axes = square("false positive rate", "true positive rate")
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (2, 3)))
         labels = []
-        alone = [row for row in (summary["baselines"] or {}).get("rows", []) if row["kind"] == "alone" and row["roc"]]
+        alone = [row for row in (summary.get("baselines") or {}).get("rows", [])
+                 if row["kind"] == "alone" and row["roc"]]  # fmt: skip
         for row, (colour, dashes) in zip(alone, _ALONE, strict=False):
             axes.plot(row["roc"]["x"], row["roc"]["y"], color=colour, linewidth=1.5, linestyle=dashes)
             labels.append((row["network"]["auc"], f"{row['party']} alone", colour))
@@ -89,22 +99,22 @@ def roc_plot(summary: Mapping[str, Any], *, themed: bool = False) -> str:
         for place, (value, name, colour) in enumerate(sorted(labels, key=lambda label: label[0] or 0)):
             text = name if value is None else f"{name}  {value:.3f}"  # listed where no sensible curve runs
             axes.text(0.98, 0.06 + 0.075 * place, text, color=colour, ha="right", fontweight="bold")
-        return _svg(figure, "roc", themed)
+        return svg_of(figure, "roc", themed)
 
 
 def calibration_plot(summary: Mapping[str, Any], *, themed: bool = False) -> str:
     """Predicted against observed risk in groups of held-out patients."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _square("predicted risk", "observed share")
+    with mpl.rc_context(STYLE):
+        figure, axes = square("predicted risk", "observed share")
         curve = summary["curves"]["calibration"]
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (2, 3)))
         axes.plot(curve["x"], curve["y"], "o-", color=TOGETHER, linewidth=1.8, markersize=5)
-        return _svg(figure, "calibration", themed)
+        return svg_of(figure, "calibration", themed)
 
 
 def training_plot(summary: Mapping[str, Any], *, themed: bool = False) -> str:
     """Training loss and validation AUC by epoch, one above the other on one axis of epochs."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True)
         history, best = summary["history"], summary["best_epoch"]
@@ -123,10 +133,10 @@ def training_plot(summary: Mapping[str, Any], *, themed: bool = False) -> str:
                            fontsize=9, color=INK)  # fmt: skip
         lower.set_xlabel("epoch")
         lower.xaxis.get_major_locator().set_params(integer=True)
-        return _svg(figure, "training", themed)
+        return svg_of(figure, "training", themed)
 
 
-def _square(x: str, y: str) -> tuple[Figure, Axes]:
+def square(x: str, y: str) -> tuple[Figure, Axes]:
     """An empty plot of two shares."""
     figure = Figure(figsize=(4.2, 4.1), layout="constrained")
     axes: Axes = figure.subplots()
@@ -136,7 +146,7 @@ def _square(x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _svg(figure: Figure, name: str, themed: bool) -> str:
+def svg_of(figure: Figure, name: str, themed: bool) -> str:
     """The figure as an `<svg>` element that fits its frame; the same figure gives the same text."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):  # ids of several plots on one page must differ

@@ -159,6 +159,7 @@ class StatisticsParty:
         request: StatisticsRequest,
         rows: OwnRows,
         *,
+        parties: Sequence[str],
         job_digest: str,
         attempt: int,
         floor: int,
@@ -167,6 +168,7 @@ class StatisticsParty:
     ) -> None:
         self._channel, self._giving, self._request, self._rows = channel, giving, request, rows
         self._job, self._attempt, self._floor, self._dataset = job_digest, attempt, floor, dataset
+        self._parties = frozenset(parties)
         self._wait_s = 2 * channel.timeout_s if wait_s is None else wait_s
         self._answered = 0
 
@@ -203,7 +205,7 @@ class StatisticsParty:
                 "job.not_agreed", party=self._channel.me, peer=self._channel.peer, field="columns and statistics"
             )
         number, floor, parties = fields.get("sum"), fields.get("floor"), fields.get("parties")
-        if type(number) is not int or type(floor) is not int or not _are_names(parties, self._channel.me):
+        if type(number) is not int or type(floor) is not int or not self._are_asked(parties):
             raise self._channel.refuse(Topic.STATISTICS, "a request without its fields")
         if self._answered == len(PASSES) or fields.get("pass") != PASSES[self._answered]:
             raise self._channel.refuse(Topic.STATISTICS, "a sum that is not due")
@@ -224,6 +226,10 @@ class StatisticsParty:
         content = _content(self._request, which, ranges or [], centres or [])
         one = Sum(self._job, self._attempt, number, content, tuple(parties or ()), strict=False)
         self._giving.offer(one, values, EXACT, data=self._rows.digest())
+
+    def _are_asked(self, parties: object) -> bool:
+        """Whether these are parties of the job, and this one among them."""
+        return isinstance(parties, list) and self._channel.me in parties and self._parties.issuperset(parties)
 
     def _told(self, order: Message, read: Callable[[Mapping[str, Any]], Told]) -> Told:
         try:
@@ -296,10 +302,6 @@ def _content(request: StatisticsRequest, which: Pass, ranges: Sequence[Range], c
     numbers = replace(request, floor=1, quantiles=()).digest()
     announced = [[float(one.low).hex(), float(one.high).hex()] for one in ranges], [float(one).hex() for one in centres]
     return hashlib.sha256(f"isthmus sum {json.dumps([numbers, which, *announced])}".encode()).hexdigest()
-
-
-def _are_names(parties: object, me: str) -> bool:
-    return isinstance(parties, list) and all(isinstance(name, str) for name in parties) and me in parties
 
 
 def _numbers(found: object, count: int) -> list[float] | None:

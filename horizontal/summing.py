@@ -59,7 +59,9 @@ class Gathered:
 class Giving(Protocol):
     """A party's side. It answers orders as they come, so that an exchange which was given up leaves nothing waiting."""
 
-    steps: tuple[Step, ...]
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The orders that `handle` takes."""
 
     def offer(self, one: Sum, values: Floats, encoding: Encoding, *, data: str = "") -> None:
         """Have numbers ready for a sum.

@@ -49,7 +49,7 @@ Part = Literal["train", "validation", "test"]
 FactName = Literal["party", "peer", "dataset", "column", "identifier", "kind"]
 CountName = Literal[
     "rows", "columns", "keys_null", "keys_repeated", "keys_used", "matched", "shared",
-    "train_rows", "validation_rows", "test_rows",
+    "train_rows", "validation_rows", "test_rows", "patients",
 ]  # fmt: skip
 MetricName = Literal[
     "auc", "average_precision", "log_loss", "brier", "accuracy", "prevalence", "rmse", "mae", "r2", "c_index",

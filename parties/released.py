@@ -57,6 +57,7 @@ class CategorySummary(Event):
     counts: tuple[Natural | None, ...] = Field(max_length=1000)
     other: Natural | None
     missing: Natural | None
+    rest: Natural | None
     with_others: Natural | None
 
 

@@ -40,7 +40,7 @@ class Store:
     """
 
     def __init__(self, home: PartyHome, dataset: str) -> None:
-        self._home, self._name = home, dataset
+        self._home, self.name = home, dataset
         if dataset not in home.config.datasets:
             raise self._error("data.dataset_unknown")
         self._dataset = home.config.datasets[dataset]
@@ -190,7 +190,7 @@ class Store:
             raise self._error(code, column=name, detail=failure.detail) from failure
 
     def _about(self, column: str) -> dict[str, str]:
-        return {"party": self._home.name, "dataset": self._name, "column": column}
+        return {"party": self._home.name, "dataset": self.name, "column": column}
 
     def _require(self, columns: Sequence[str]) -> None:
         """Columns that `party.yaml` names, as SQL does: whatever their case."""
@@ -222,7 +222,7 @@ class Store:
         try:
             return connection.execute(query)
         except duckdb.ConversionException as failure:
-            raise _CastError("data.sql", party=self._home.name, dataset=self._name, detail=str(failure)) from failure
+            raise _CastError("data.sql", party=self._home.name, dataset=self.name, detail=str(failure)) from failure
         except duckdb.Error as failure:
             raise self._error("data.sql", detail=str(failure)) from failure
 
@@ -253,7 +253,7 @@ class Store:
             raise self._error("data.locked" if locked else code, detail=str(failure)) from failure
 
     def _error(self, code: str, **facts: Any) -> InputError:
-        return InputError(code, party=self._home.name, dataset=self._name, **facts)
+        return InputError(code, party=self._home.name, dataset=self.name, **facts)
 
 
 class _CastError(InputError):

@@ -79,6 +79,7 @@ class PartyPhases(StarPhases[J]):
         self._differences, self.columns = compared(self.store, units, self.job, self.row_ids)
         for one in self._differences:
             self.tell(events.Difference(column=one.column, what=one.what))
+        self.differs = bool(self._differences)
         self.read_more()
         self.data_digest = self.digest_of_data()
         self.tell(Count(name="rows", value=len(self.row_ids)))
@@ -96,7 +97,7 @@ class PartyPhases(StarPhases[J]):
         assert self.run is not None
         changed = self.run.data_digest not in (None, self.data_digest)
         self.state.note_data(self.run.run, sql_digest=self.store.sql_digest, data_digest=self.data_digest)
-        said = {"differs": bool(self._differences), "cohort": self.grant.cohort, "changed": changed}
+        said = {"differs": self.differs, "cohort": self.grant.cohort, "changed": changed}
         return {**said, "code": self.code()}
 
     def agreed(self, theirs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -106,7 +107,7 @@ class PartyPhases(StarPhases[J]):
         differing, floor, over = fields.get("differing"), fields.get("floor"), fields.get("start_over")
         if type(differing) is not int or type(floor) is not int or type(over) is not bool:
             raise self.channel.refuse(Topic.AGREE, "what was agreed is not there")
-        if differing or self._differences:
+        if differing or self.differs:
             raise InputError("schema.differs", count=max(differing, 1))
         if floor < self.grant.cohort:
             raise self.channel.refuse(Topic.AGREE, "a floor below our own")

@@ -175,7 +175,7 @@ def test_a_model_is_of_the_kind_that_it_names() -> None:
 
 def test_the_digest_of_a_small_job_is_this_one() -> None:
     content = [
-        1,
+        2,
         {
             "align": {"at_least": 50, "passes": [["national_id"], ["names", "birth_date"]]},
             "kind": "vertical",

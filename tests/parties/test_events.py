@@ -32,7 +32,7 @@ GOOD: list[dict[str, Any]] = [
     {"event": "number_summary", "column": "alb", "known": 20, "missing": 9, "mean": 3.5, "mean_step": 0.0,
      "standard_deviation": 1.5, "deviation_step": 0.0, "low": 1.0, "high": 5.0, "quantiles": [[3.0, 3.5, 3.25]],
      "histogram": [[1.0, 5.0, 20]], "with_others": 0},
-    {"event": "category_summary", "column": "alb", "counts": [20, 10], "other": 11, "missing": 9, "with_others": 1},
+    {"event": "category_summary", "column": "alb", "counts": [20, 10], "other": 11, "missing": 9, "rest": 20, "with_others": 1},
     {"event": "cells", "table": 0, "first": 0, "counts": [10, 11]},
     {"event": "steps", "curve": 0, "stratum": 1, "patients": 20, "steps": [[1.0, 20, 9, 0, 0.5, 0.25, 0.75]]},
     {"event": "curve", "name": "roc", "part": "test", "x": [0, 0.5, 1], "y": [0, 0.9, 1]},

@@ -29,10 +29,10 @@ from ....parties.events import Count, Curve, Fingerprint, Metric, Phase, Progres
 from ....parties.network.message import Topic
 from ..star_phases import specs_of
 from .job import HorizontalJob
-from .phases import HorizontalCoordinator, HorizontalParty
+from .phases import INITIAL_FILE, HorizontalCoordinator, HorizontalParty
 from .plan import model_of, plan_of
 
-MODEL_FILE, INITIAL_FILE = "part.safetensors", "initial.safetensors"
+MODEL_FILE = "part.safetensors"
 
 
 def subgroups_of(job: HorizontalJob) -> list[ColumnSpec]:
@@ -78,7 +78,11 @@ class PartyLearning:
     def evaluate(self) -> None:
         """Judge the model on the party's own held-out rows, give its part to the pooled figures, then train alone."""
         phases, parts = self._phases, self._phases.parts
-        for name, part in (("train_rows", parts.train), ("validation_rows", parts.validation), ("test_rows", parts.test)):
+        for name, part in (
+            ("train_rows", parts.train),
+            ("validation_rows", parts.validation),
+            ("test_rows", parts.test),
+        ):
             phases.tell(Count(name=name, value=len(part)))  # type: ignore[arg-type]
         floor = phases.floor
         if len(parts.test) >= floor:
@@ -117,9 +121,7 @@ class PartyLearning:
         phases, seed = self._phases, self._run.private_seed
         drawn = int.from_bytes(hashlib.sha256(f"{purpose} {seed}".encode()).digest(), "big")
         module = build(self._spec, self._encoder, drawn, self._job.task, party=phases.me)
-        return TabularProblem(
-            module, self._rows, phases.target, phases.parts, party=phases.me, private_seed=drawn
-        )
+        return TabularProblem(module, self._rows, phases.target, phases.parts, party=phases.me, private_seed=drawn)
 
     def _save(self, path: Path, round: int) -> None:
         arrays = {name: value.detach().numpy() for name, value in self._problem.module.state_dict().items()}
@@ -210,8 +212,8 @@ class CoordinatorLearning:
             levels = groups[subgroup].levels
             level = len(levels) if group.level is None else levels.index(group.level)
         for one in group.metrics:
-            facts = {"of": "pooled", "subgroup": subgroup, "level": level, "rows": group.rows}
-            self._phases.tell(Metric(part="test", **one._asdict(), **facts))
+            found = Metric(part="test", of="pooled", subgroup=subgroup, level=level, rows=group.rows, **one._asdict())
+            self._phases.tell(found)
 
     def _initial(self) -> tuple[Vector, Layout]:
         """The model to begin with: this run's own, since no two trainings may begin with the same one (`secagg`).

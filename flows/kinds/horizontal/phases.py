@@ -12,26 +12,31 @@ The half of it that learns is `learning`, which needs torch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ....horizontal.models import ModelSpec, code_digest
-from ....horizontal.splits import Parts, split_by_column, split_by_hash
-from ....horizontal.statistics import Standard, StatisticsParty, collect_standard, standard_request
+from ....horizontal.counting import OwnRows
+from ....horizontal.models import code_digest
+from ....horizontal.schema import drift
+from ....horizontal.splits import Parts, check_rows, split_by_column, split_by_hash
+from ....horizontal.statistics import StatisticsParty, standardise, standards_request
+from ....horizontal.tabular import NumberCode
 from ....horizontal.targets import Target
 from ....parties.events import Drift, Phase, Progress
 from ....parties.home import PartyHome
 from ....parties.network.channel import Channel
 from ....parties.network.message import Topic
+from ....parties.table import Column
 from ...phases import digest_of_rows
 from ...publisher import Publisher
 from ..star_phases import CoordinatorPhases, PartyPhases, specs_of
 from .job import HorizontalJob, OwnModel
-from .plan import model_of, plan_of
+from .plan import plan_of
 
 if TYPE_CHECKING:
     from .learning import CoordinatorLearning, PartyLearning
+
+INITIAL_FILE = "initial.safetensors"  # in the coordinator's folder of a run: the model that it began with
 
 
 def phases_of(
@@ -47,6 +52,8 @@ class HorizontalParty(PartyPhases[HorizontalJob]):
 
     target: Target
     parts: Parts
+    _numbers: tuple[NumberCode, ...]
+    _learning: PartyLearning
 
     def code(self) -> str:
         """The digest of the code of a model of one's own."""
@@ -82,15 +89,19 @@ class HorizontalParty(PartyPhases[HorizontalJob]):
         """Pooled means and scales of the training rows, and how far this party's columns lie from them."""
         train = self.parts.train
         learnt_from = [Column(one.name, one.kind, one.values[train]) for one in self.columns]
-        self._numbers = join_standardising(
+        request = standards_request(specs_of(self.job), self.floor)
+        self._numbers = StatisticsParty(
             self.channel,
             self.giving(Topic.STATISTICS),
-            specs_of(self.job),
-            learnt_from,
+            request,
+            OwnRows(request, learnt_from, {}, len(train), party=self.me),
             parties=self.job.names,
             job_digest=self.digest,
             attempt=self.attempt,
-        )
+            floor=self.floor,
+            dataset=self.store.name,
+            wait_s=self.job.rounds.deadline_s + self.channel.timeout_s,
+        ).standardisation()
         for one in drift(learnt_from, self._numbers, self.floor):
             self.tell(Drift(column=one.column, smd=one.smd, missing=one.missing))
 
@@ -110,6 +121,9 @@ class HorizontalParty(PartyPhases[HorizontalJob]):
 class HorizontalCoordinator(CoordinatorPhases[HorizontalJob]):
     """The coordinator's side of one attempt at a horizontal job."""
 
+    _numbers: tuple[NumberCode, ...]
+    _learning: CoordinatorLearning
+
     def code(self) -> str:
         """The digest of the code of a model of one's own."""
         return code_of(self.job, self.me)
@@ -124,11 +138,13 @@ class HorizontalCoordinator(CoordinatorPhases[HorizontalJob]):
         self._numbers = standardise(
             self.members,
             self.gathering(),
-            specs_of(self.job),
+            standards_request(specs_of(self.job), self.floor),
             job_digest=self.digest,
             attempt=self.attempt,
-            deadline_s=self.job.rounds.deadline_s,
+            floor=self.floor,
             quorum=plan_of(self.job).fewest(len(self.job.parties)),
+            deadline_s=self.job.rounds.deadline_s,
+            on_pass=lambda done, all: self.tell(Progress(phase=Phase.PREPARE, index=done, units=all, done=1, total=1)),
         )
 
     def train(self) -> None:

@@ -7,3 +7,84 @@
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ....horizontal.counting import OwnRows
+from ....horizontal.statistics import StatisticsParty, collect
+from ....parties.events import Phase, Progress
+from ....parties.home import PartyHome
+from ....parties.network.channel import Channel
+from ....parties.network.message import Topic
+from ...publisher import Publisher
+from ..star_phases import CoordinatorPhases, PartyPhases
+from .job import StatisticsJob
+from .told import events_of
+
+DEADLINE_S = 300.0  # for a party's answer, of each kind
+
+
+def phases_of(
+    home: PartyHome, job: StatisticsJob, run: str, channels: Mapping[str, Channel], tell: Publisher, fresh: bool
+) -> StatisticsPartyPhases | StatisticsCoordinator:
+    """One member's side of a statistics job."""
+    kind = StatisticsCoordinator if home.name == job.coordinator else StatisticsPartyPhases
+    return kind(home, job, run, channels, tell, fresh)
+
+
+class StatisticsPartyPhases(PartyPhases[StatisticsJob]):
+    """One party's side of one attempt at a statistics job."""
+
+    def read_more(self) -> None:
+        """Survival times."""
+        times: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {
+            curve.name: self.store.durations(curve.duration, curve.event, self.row_ids) for curve in self.job.curves
+        }
+        request = self.job.request()
+        self._rows = None
+        if not self.differs:
+            self._rows = OwnRows(request, self.columns, times, len(self.row_ids), party=self.me)
+
+    def digest_of_data(self) -> str:
+        """SHA-256 over all that is counted."""
+        return self._rows.digest() if self._rows is not None else ""
+
+    def measure(self) -> None:
+        """Answer what the coordinator asks."""
+        assert self._rows is not None
+        StatisticsParty(
+            self.channel,
+            self.giving(Topic.STATISTICS),
+            self.job.request(),
+            self._rows,
+            parties=self.job.names,
+            job_digest=self.digest,
+            attempt=self.attempt,
+            floor=self.floor,
+            dataset=self.store.name,
+            wait_s=DEADLINE_S + self.channel.timeout_s,
+        ).run()
+        self.done = True
+
+
+class StatisticsCoordinator(CoordinatorPhases[StatisticsJob]):
+    """The coordinator's side of one attempt at a statistics job."""
+
+    def measure(self) -> None:
+        """Add up, and tell what may be told."""
+        result = collect(
+            self.members,
+            self.gathering(),
+            self.job.request(),
+            job_digest=self.digest,
+            attempt=self.attempt,
+            floor=max(self.floor, self.job.at_least),
+            deadline_s=DEADLINE_S,
+            on_pass=lambda done, all: self.tell(Progress(phase=Phase.MEASURE, index=done, units=all, done=1, total=1)),
+        )
+        for event in events_of(result):
+            self.tell(event)
+        self.done = True
