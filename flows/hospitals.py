@@ -100,7 +100,7 @@ columns:                                    # what every hospital brings: compar
 label: {column: hospdead}
 model: {kind: network, hidden: [32, 16], dropout: 0.2}
 strategy: fedavg                            # or fedprox, scaffold, fedadam, ...
-rounds: {count: 30, local_epochs: 1, batch_size: 32, learning_rate: 0.05, patience: 6, seed: 7}
+rounds: {count: 30, local_epochs: 1, batch_size: 32, learning_rate: 0.2, patience: 6, seed: 7}
 split: {validation_share: 0.2, test_share: 0.2}
 subgroups: [sex, dzclass]                   # metrics of each, above every hospital's cohort floor
 """
