@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..parties.errors import IsthmusError
+from ..parties.errors import InputError, IsthmusError
 from ..parties.home import PartyHome, find_home
 from ..parties.network.message import Topic
 from .jobs import Job
@@ -30,6 +30,7 @@ class Asked:
     floor: int | None
     error: IsthmusError | None
     publishes: tuple[str, ...]
+    differences: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,14 @@ class Leaving:
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at a member's own data found."""
+    """What a look at a member's own data found.
+
+    `differences` are those from the job's columns: a column, and what differs (`parties.events.Difference`).
+    """
 
     rows: int | None = None
     problem: IsthmusError | None = None
+    differences: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,10 @@ class Check:
     def error(self) -> IsthmusError | None:
         """The first thing that would stop the job: a home that is not there comes before what a party says."""
         errors = [asked.error for asked in self.asked if asked.error]
-        return min(errors, key=lambda error: error.code != "job.party_unknown", default=None)
+        first = min(errors, key=lambda error: error.code != "job.party_unknown", default=None)
+        if first is not None and first.code == "schema.differs":
+            return InputError("schema.differs", count=sum(bool(asked.differences) for asked in self.asked))
+        return first
 
 
 def check_job(job: Job, homes: Path) -> Check:
@@ -90,7 +98,7 @@ def _ask(job: Job, homes: Path, name: str) -> Asked:
         error = look.problem
     except IsthmusError as failure:
         error = failure
-    return Asked(name, job.role(name), look.rows, columns, floor, error, publishes)
+    return Asked(name, job.role(name), look.rows, columns, floor, error, publishes, look.differences)
 
 
 def proposal_nbytes(job: Job) -> int:

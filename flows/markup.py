@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from string import Template
 
-
 TALL_LINES = 24  # of a table: longer ones scroll
 HELD_BACK = '<span class="held">·</span>'
 

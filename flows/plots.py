@@ -88,8 +88,8 @@ def roc_plot(summary: Mapping[str, Any], *, themed: bool = False) -> str:
         figure, axes = square("false positive rate", "true positive rate")
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (2, 3)))
         labels = []
-        alone = [row for row in (summary.get("baselines") or {}).get("rows", [])
-                 if row["kind"] == "alone" and row["roc"]]  # fmt: skip
+        compared = (summary.get("baselines") or {}).get("rows", [])
+        alone = [row for row in compared if row["kind"] == "alone" and row["roc"]]
         for row, (colour, dashes) in zip(alone, _ALONE, strict=False):
             axes.plot(row["roc"]["x"], row["roc"]["y"], color=colour, linewidth=1.5, linestyle=dashes)
             labels.append((row["network"]["auc"], f"{row['party']} alone", colour))

@@ -9,12 +9,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column as RichColumn
 
-from ..parties.events import Count, Finished, Metric, Phase, PublicEvent, Resumed
+from ..parties.events import Count, Difference, Failed, Finished, Metric, Phase, PublicEvent, Resumed, Round
 from ..parties.events import Progress as Step
 from .jobs import Job
+from .kinds.horizontal.job import HorizontalJob
+from .terminal import difference_text
 
-_UNITS = {Phase.ALIGN: "pass", Phase.TRAIN: "epoch", Phase.COMPARE: "model"}
-_DONE = "[green]✓[/]"
+_UNITS = {
+    Phase.ALIGN: "pass", Phase.PREPARE: "pass", Phase.MEASURE: "pass",
+    Phase.TRAIN: "epoch", Phase.EVALUATE: "alone, round", Phase.COMPARE: "model",
+}  # fmt: skip
+_SCORES = {"binary": "AUC", "regression": "R²", "survival": "C-index"}
+_LED = (Phase.PREPARE, Phase.MEASURE)  # the coordinator alone says how far these are
+_DONE, _GONE = "[green]✓[/]", "[red]✗[/]"
 
 
 class Screen:
@@ -23,6 +30,8 @@ class Screen:
     def __init__(self, console: Console, job: Job, *, baselines: bool = False) -> None:
         self._console, self._job = console, job
         self._parties = job.members
+        self._units = _UNITS | ({Phase.TRAIN: "round"} if isinstance(job, HorizontalJob) else {})
+        self._score = _SCORES[job.task] if isinstance(job, HorizontalJob) else "AUC"
         compared = (Phase.COMPARE,) if baselines else ()
         self._shown: tuple[Phase, ...] = (*(phase for phase in job.phases if phase is not Phase.CLOSE), *compared)
         self._live = console.is_terminal
@@ -37,7 +46,8 @@ class Screen:
         self._lines: dict[Phase, TaskID] = {}
         self._shares: dict[Phase, dict[str, float]] = {phase: {} for phase in Phase}
         self._notes: dict[Phase, dict[str, str]] = {phase: {} for phase in Phase}
-        self._finished: dict[Phase, list[str]] = {phase: [] for phase in Phase}
+        self._ended: dict[Phase, dict[str, str]] = {phase: {} for phase in Phase}  # and how, by party
+        self._printed: set[Phase] = set()
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -46,6 +56,8 @@ class Screen:
             for number, phase in enumerate(self._shown, 1):
                 self._lines[phase] = self._progress.add_task(phase.value, total=1.0, number=number, note="")
             yield
+            for phase in self._shown:  # whose last members the job went on without
+                self._print(phase)
 
     def __call__(self, party: str, event: PublicEvent) -> None:
         """Take in one event."""
@@ -53,33 +65,46 @@ class Screen:
             case Step():
                 share = event.done / event.total if event.total else 1.0
                 self._shares[event.phase][party] = (event.index - 1 + share) / event.units
-                unit = _UNITS[event.phase]
+                unit = self._units[event.phase]
                 place = (event.done, event.total) if event.phase is Phase.COMPARE else (event.index, event.units)
                 self._note(event.phase, unit, f"{unit} {place[0]}/{place[1]}")
             case Count(name="shared"):
                 self._note(Phase.ALIGN, "shared", f"{event.value:,} shared patients")
             case Metric(name="auc", part="validation"):
-                self._note(Phase.TRAIN, "auc", f"validation AUC {event.value:.3f}")
+                self._note(Phase.TRAIN, "score", f"validation AUC {event.value:.3f}")
+            case Round(validation_score=float(score)):
+                self._note(Phase.TRAIN, "score", f"validation {self._score} {score:.3f}")
+            case Difference():
+                self._console.print(f"  {difference_text(party, event.column, event.what)}", soft_wrap=True)
             case Resumed(phase=Phase.ALIGN):
                 self._note(Phase.ALIGN, "resumed", "goes on with the alignment of the last attempt")
             case Resumed(epoch=epoch):
-                self._note(Phase.TRAIN, "resumed", f"resumed after epoch {epoch}")
+                self._note(Phase.TRAIN, "resumed", f"resumed after {self._units[Phase.TRAIN]} {epoch}")
             case Finished() if event.phase in self._shown:
-                self._finish(party, event.phase)
+                self._end(party, event.phase, _DONE)
+            case Failed() if event.phase in self._shown:
+                self._end(party, event.phase, f"{_GONE} {event.code}")
 
-    def _finish(self, party: str, phase: Phase) -> None:
-        finished = self._finished[phase]
-        finished.append(party)
+    def _end(self, party: str, phase: Phase, how: str) -> None:
+        self._ended[phase][party] = how
         self._shares[phase][party] = 1.0
-        self._note(phase, "done", " ".join(f"{name} {_DONE}" for name in finished))
-        if len(finished) == self._workers(phase) and not self._live:
-            number = self._shown.index(phase) + 1
-            self._console.print(f"  {number} {phase.value:<10} {self._text(phase)}", soft_wrap=True)
+        self._note(phase, "done", " ".join(f"{name} {mark}" for name, mark in self._ended[phase].items()))
+        if len(self._ended[phase]) == self._workers(phase):
+            self._print(phase)
+
+    def _print(self, phase: Phase) -> None:
+        """The line of a phase that somebody finished, where nothing is live; once."""
+        if self._live or phase in self._printed or _DONE not in self._ended[phase].values():
+            return
+        self._printed.add(phase)
+        number = self._shown.index(phase) + 1
+        self._console.print(f"  {number} {phase.value:<10} {self._text(phase)}", soft_wrap=True)
 
     def _note(self, phase: Phase, name: str, text: str) -> None:
         self._notes[phase][name] = text
         if phase in self._lines:
-            share = sum(self._shares[phase].values()) / self._workers(phase)
+            shares = self._shares[phase].values()
+            share = max(shares, default=0.0) if phase in _LED else sum(shares) / self._workers(phase)
             self._progress.update(self._lines[phase], completed=min(share, 1.0), note=self._text(phase))
 
     def _workers(self, phase: Phase) -> int:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json as json_module
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
 from ..parties.errors import InputError, IsthmusError
 
 if TYPE_CHECKING:
-    from .check import Check
+    from .check import Check, Leaving
 
 console = Console(highlight=False)
 
@@ -44,6 +45,7 @@ def show_check(check: Check, homes: Path, *, json: bool) -> None:
                     "at_least": asked.floor,
                     "publishes": asked.publishes,
                     "error": asked.error.code if asked.error else None,
+                    "differences": [{"column": column, "what": what} for column, what in asked.differences],
                 }
                 for asked in check.asked
             ],
@@ -76,13 +78,16 @@ def _print_check(check: Check) -> None:
             verdict,
         )
     leaving = Table("from", "to", "topic", "what", "at most", box=None)
-    for item in check.leaving:
+    for sender, receiver, item in _alike(check.leaving):
         nbytes = "?" if item.nbytes is None else size_text(item.nbytes)
-        leaving.add_row(item.sender, item.receiver, item.topic.value, item.what, nbytes)
+        leaving.add_row(sender, receiver, item.topic.value, item.what, nbytes)
     learns = Table("who", "learns", box=None)
     for who, what in check.learns:
-        learns.add_row(who, what)
+        learns.add_row(who, escape(what))
     _print_whole(asked_table)
+    for asked in check.asked:
+        for column, what in asked.differences:
+            console.print(f"  {difference_text(asked.party, column, what)}", soft_wrap=True)
     for table in (leaving, learns):
         console.print()
         console.print(table)
@@ -91,6 +96,33 @@ def _print_check(check: Check) -> None:
         "The parties are taken to be semi-honest: each keeps to the protocol and may think about all it sees.\n"
         "Nothing has left, no ledger row was written."
     )
+
+
+def difference_text(party: str, column: str, what: str) -> str:
+    """What a party's data lack of what a job's column says, in rich's markup."""
+    words = {
+        "missing": "is not in its dataset",
+        "type": "is of another kind than the job says",
+        "unit": "has another unit than the job says, or party.yaml declares none",
+        "levels": "holds mostly values that are no level of the job",
+    }
+    return f"[red]✗[/] {party}: column '{escape(column)}' {words[what]}"
+
+
+def _alike(items: Sequence[Leaving]) -> Iterator[tuple[str, str, Leaving]]:
+    """What leaves, with its senders and receivers in words: one line for what many send, or get, alike."""
+    of_one: dict[tuple[object, ...], list[Leaving]] = {}
+    for item in items:
+        of_one.setdefault((item.topic, item.what, item.nbytes), []).append(item)
+    for same in of_one.values():
+        senders, receivers = (
+            list(dict.fromkeys(ends)) for ends in zip(*((i.sender, i.receiver) for i in same), strict=True)
+        )
+        if len(same) > 2 and 1 in (len(senders), len(receivers)):
+            words = (ends[0] if len(ends) == 1 else f"each of {len(ends)} parties" for ends in (senders, receivers))
+            yield *words, same[0]
+        else:
+            yield from ((item.sender, item.receiver, item) for item in same)
 
 
 def show_runs(root: Path, run: str | None, *, json: bool) -> None:

@@ -5,52 +5,26 @@ Every one gives one number a row: the logit of a binary outcome, the value of a 
 
 **A model of one's own** is a `torch.nn.Module` that is installed at every party and at the coordinator; a job names it
 by its dotted path and its code is never sent. Importing it runs that code, so it is imported only once the party's
-policy has allowed it. `code_digest`, by which the parties agree that they hold the same, reads the source and runs
-nothing of it; it covers the one file that defines the class, not what that file imports.
+policy has allowed it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib.machinery import ModuleSpec, SourceFileLoader
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..parties.errors import InputError
+from .model_spec import ModelSpec
 from .tabular import Encoded, TabularEncoder, TabularInput, linear, multilayer, private_generator
+from .targets import Task
 
-Task = Literal["binary", "regression", "survival"]
-ModelKind = Literal["network", "linear", "own"]
 _GLOBAL_RANDOMNESS = threading.RLock()  # parties that share a process share torch's global generator
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """The model of a job: public, and the same at every party.
-
-    `hidden` (widths) and `dropout` belong to the network, `path` (``package.module.Class``) and `options` (its keyword
-    arguments) to a model of one's own. A linear model is logistic regression, linear regression or Cox's model.
-    """
-
-    kind: ModelKind = "network"
-    hidden: tuple[int, ...] = (32, 16)
-    dropout: float = 0.0
-    path: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def embeds(self) -> bool:
-        """Whether large categories are embedded. A coefficient a level, and one matrix, are what the others expect."""
-        return self.kind == "network"
 
 
 class TabularNetwork(nn.Module):
@@ -81,18 +55,6 @@ def build(spec: ModelSpec, encoder: TabularEncoder, private_seed: int, task: Tas
         return _build_own(spec, encoder, private_seed, party)
     hidden, dropout = (spec.hidden, spec.dropout) if spec.kind == "network" else ((), 0.0)
     return TabularNetwork(encoder, hidden, dropout, private_seed, bias=task != "survival")
-
-
-def code_digest(path: str, *, party: str) -> str:
-    """SHA-256 of the source file of the module that defines the class, 64 hex digits. Runs no code of it.
-
-    Raises `InputError` ``model.unknown`` where there is no such file.
-    """
-    module, _, name = path.rpartition(".")
-    spec = _find(module) if module and name else None
-    if spec is None or not isinstance(spec.loader, SourceFileLoader) or spec.origin is None:
-        raise InputError("model.unknown", party=party, detail=f"no Python source is found for {path!r}")
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
 
 
 class Scorer:
@@ -154,21 +116,6 @@ def _load(path: str, party: str) -> type[nn.Module]:
     if found.__module__ != module_name:  # the digest would be that of another file
         raise InputError("model.invalid", party=party, detail=f"name it where it is defined: {found.__module__}")
     return found
-
-
-def _find(module: str) -> ModuleSpec | None:
-    """Find a module as `import` would, without importing the packages that it is in."""
-    path: Any = None
-    spec: ModuleSpec | None = None
-    parts = module.split(".")
-    for depth in range(1, len(parts) + 1):
-        name = ".".join(parts[:depth])
-        finders = [finder.find_spec for finder in sys.meta_path if hasattr(finder, "find_spec")]
-        spec = next((found for find in finders if (found := find(name, path)) is not None), None)
-        if spec is None or (depth < len(parts) and spec.submodule_search_locations is None):
-            return None
-        path = spec.submodule_search_locations
-    return spec
 
 
 def _one_a_row(scores: Any, rows: int) -> Tensor:

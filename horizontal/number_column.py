@@ -82,11 +82,17 @@ class NumberColumn:
 
     @cached_property
     def folded(self) -> int | None:
-        """The bin with which missing values are counted, if they are few: the one that holds the mean."""
+        """The bin with which missing values are counted, if they are few: that of the values nearest to the mean.
+
+        So the mean hardly depends on how many they are, and need hardly be rounded.
+        """
         if self.floor <= 1 or self.missing >= self.floor or not self.range.asked:
             return None
-        place = int(np.searchsorted(self.cuts, self.exact_mean, side="right"))
-        return next(index for index, (start, end) in enumerate(self.groups) if start <= place < end)
+        values, counts, places = self._occurring()
+        groups = np.searchsorted([end for _, end in self.groups], places, side="right")
+        held = np.bincount(groups, counts, minlength=len(self.groups))
+        centre = np.bincount(groups, counts * values, minlength=len(self.groups)) / np.maximum(held, 1)
+        return int(np.argmin(np.where(held > 0, np.abs(centre - self.exact_mean), np.inf)))
 
     @property
     def folded_band(self) -> int | None:

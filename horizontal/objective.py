@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+
+if TYPE_CHECKING:  # a plan is read without torch
+    from torch import Tensor, nn
 
 Vector = NDArray[np.float32]
 ObjectiveKind = Literal["plain", "proximal", "scaffold", "ditto"]
@@ -34,15 +35,13 @@ class Objective:
     mu: float = 0.0
 
 
-@torch.no_grad()
 def add_proximal(parameters: Sequence[nn.Parameter], anchor: Sequence[Tensor], mu: float) -> None:
     """Add the gradient of ``mu/2 · ‖w - anchor‖²`` to the parameters' gradients."""
     for parameter, value in zip(parameters, anchor, strict=True):
         if parameter.grad is not None:
-            parameter.grad.add_(parameter - value, alpha=mu)
+            parameter.grad.add_(parameter.detach() - value, alpha=mu)
 
 
-@torch.no_grad()
 def add_correction(parameters: Sequence[nn.Parameter], correction: Sequence[Tensor]) -> None:
     """Add SCAFFOLD's ``c - c_k`` to the parameters' gradients."""
     for parameter, value in zip(parameters, correction, strict=True):

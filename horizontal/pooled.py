@@ -31,9 +31,8 @@ from numpy.typing import NDArray
 
 from ..parties.table import Column
 from .metrics import CALIBRATION_BINS, CURVE_POINTS, MetricValue
-from .models import Task
 from .schema import ColumnSpec
-from .targets import Target
+from .targets import Target, Task
 
 BINS = 512
 _SURE = 1e-7  # a probability is kept as far from 0 and 1, so that its log loss is a number

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..parties.errors import InputError
+from .losses import TargetTensors
 from .metrics import MetricValue
 from .models import Scorer
 from .splits import LEAST_TRAIN_ROWS, Parts, check_rows
 from .tabular import Encoded
-from .targets import Target, TargetTensors, predictions
+from .targets import Target, predictions
 
 SCORING_ROWS = 4096  # at a time, so that activations stay small
 

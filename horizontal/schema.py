@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from ..parties.table import Column, ColumnKind
-from .tabular import CategoryCode, NumberCode, TabularEncoder
+from .codes import NumberCode
 
 DifferenceKind = Literal["missing", "type", "unit", "levels"]
 MOST_OUTSIDE = 0.5  # of a category's known values; the job's levels may leave out rare ones
@@ -102,37 +102,6 @@ def drift(columns: Sequence[Column], numbers: Sequence[NumberCode], floor: int) 
         told = known >= floor and lacking >= floor and len(missing) > 0
         found.append(Drift(column.name, smd, lacking / len(missing) if told else None))
     return found
-
-
-def shared_encoder(specs: Sequence[ColumnSpec], numbers: Sequence[NumberCode], *, embed: bool) -> TabularEncoder:
-    """The encoder that all parties hold alike: pooled means and scales, the job's levels.
-
-    Large categories are embedded only with `embed`: see `ModelSpec.embeds`.
-    """
-    pooled = {code.name: code for code in numbers}
-    return TabularEncoder(
-        [pooled[spec.name] for spec in specs if spec.kind == "number"],
-        [CategoryCode(spec.name, spec.levels, embed) for spec in specs if spec.kind == "category"],
-    )
-
-
-def own_encoder(
-    specs: Sequence[ColumnSpec],
-    columns: Sequence[Column],
-    rows: np.ndarray[tuple[int], np.dtype[np.int64]],
-    *,
-    embed: bool,
-    indicators: Sequence[str] = (),
-) -> TabularEncoder:
-    """An encoder with the party's own means and scales, from its training `rows`; a constant column becomes 0.
-
-    Levels are the job's and `indicators` names the numbers that get one, so that all parties' models have the same
-    parameters.
-    """
-    numbers = [column for column in columns if column.kind == "number"]
-    fitted = {code.name: code for code in TabularEncoder.fit(numbers, rows).numbers}
-    own = [NumberCode(code.name, code.mean, code.scale, code.name in indicators) for code in fitted.values()]
-    return shared_encoder(specs, own, embed=embed)
 
 
 def _missing(column: Column) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+if TYPE_CHECKING:  # a plan is read without torch
+    from torch import Tensor, nn
 
-from .vector import Layout
+    from .vector import Layout
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Scope:
 
         They are the module's own storage: writing into them changes it.
         """
-        within = [name for name, part in module.named_modules() if self.batch_norm and isinstance(part, _BatchNorm)]
+        within = [name for name, part in module.named_modules() if self.batch_norm and _is_batch_norm(part)]
         if self.head:
             owners = [
                 name for name, part in module.named_modules() if next(part.parameters(recurse=False), None) is not None
@@ -52,9 +53,17 @@ class Scope:
 
     def layout(self, module: nn.Module) -> Layout:
         """The layout of what a module shares."""
+        from .vector import Layout
+
         return Layout.of(self.split(module)[0])
 
 
 def has_batch_norm(module: nn.Module) -> bool:
     """Whether a batch of a single row would be an error."""
-    return any(isinstance(part, _BatchNorm) for part in module.modules())
+    return any(_is_batch_norm(part) for part in module.modules())
+
+
+def _is_batch_norm(part: nn.Module) -> bool:
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return isinstance(part, _BatchNorm)

@@ -39,6 +39,7 @@ import numpy as np
 from ..parties.errors import InputError, PeerFailure, PolicyRefusal
 from ..parties.network.channel import Channel
 from ..parties.network.message import Message, Step, Topic
+from .codes import NumberCode
 from .counting import (
     Floats,
     OwnRows,
@@ -58,7 +59,6 @@ from .release import Release
 from .request import StatisticsRequest
 from .schema import ColumnSpec
 from .summing import Gathering, Giving, Sum
-from .tabular import NumberCode
 
 Told = TypeVar("Told")
 Pass = Literal["counted", "binned", "spread"]

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from isthmus.horizontal.models import ModelSpec, Scorer, build, code_digest
-from isthmus.horizontal.tabular import CategoryCode, Encoded, NumberCode, TabularEncoder
+from isthmus.horizontal.codes import CategoryCode, NumberCode
+from isthmus.horizontal.model_spec import ModelSpec, code_digest
+from isthmus.horizontal.models import Scorer, build
+from isthmus.horizontal.tabular import Encoded, TabularEncoder
 from isthmus.parties.errors import InputError
 
 NUMBERS = [NumberCode("age", 60.0, 10.0, indicator=False), NumberCode("crea", 1.0, 0.5, indicator=True)]

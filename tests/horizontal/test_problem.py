@@ -9,12 +9,14 @@ from lifelines.utils import concordance_index
 from sklearn.metrics import r2_score, roc_auc_score
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
+from isthmus.horizontal.codes import NumberCode
 from isthmus.horizontal.cox import cox_loss
-from isthmus.horizontal.models import ModelSpec, Task, build
+from isthmus.horizontal.model_spec import ModelSpec
+from isthmus.horizontal.models import build
 from isthmus.horizontal.problem import SCORING_ROWS, TabularProblem, Validation
 from isthmus.horizontal.splits import Parts, split_by_hash
-from isthmus.horizontal.tabular import Encoded, NumberCode, TabularEncoder
-from isthmus.horizontal.targets import Target
+from isthmus.horizontal.tabular import Encoded, TabularEncoder
+from isthmus.horizontal.targets import Target, Task
 from isthmus.parties.errors import InputError
 
 COLUMNS = 3

@@ -7,17 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from isthmus.horizontal.schema import (
-    ColumnSpec,
-    Difference,
-    Drift,
-    differences,
-    drift,
-    own_encoder,
-    readable,
-    shared_encoder,
-)
-from isthmus.horizontal.tabular import NumberCode, TabularEncoder
+from isthmus.horizontal.codes import NumberCode
+from isthmus.horizontal.encoders import own_encoder, shared_encoder
+from isthmus.horizontal.schema import ColumnSpec, Difference, Drift, differences, drift, readable
+from isthmus.horizontal.tabular import TabularEncoder
 from isthmus.parties.table import Column, ColumnKind
 
 AGE = ColumnSpec("age", "number", unit="years")

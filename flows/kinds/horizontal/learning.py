@@ -12,7 +12,9 @@ import torch
 
 from ....horizontal.alone import train_alone
 from ....horizontal.asking import gather_once, give_once
+from ....horizontal.codes import NumberCode
 from ....horizontal.course import RoundReport
+from ....horizontal.encoders import own_encoder, shared_encoder
 from ....horizontal.fixed_point import EXACT
 from ....horizontal.local import BatchReport
 from ....horizontal.metrics import CALIBRATION_LEAST, MetricValue
@@ -21,8 +23,8 @@ from ....horizontal.participant import join_rounds
 from ....horizontal.pooled import GroupMetrics, judge, size, values_of
 from ....horizontal.problem import TabularProblem
 from ....horizontal.rounds import coordinate_rounds
-from ....horizontal.schema import ColumnSpec, own_encoder, shared_encoder
-from ....horizontal.tabular import NumberCode, TabularEncoder
+from ....horizontal.schema import ColumnSpec
+from ....horizontal.tabular import TabularEncoder
 from ....horizontal.vector import Layout, Vector
 from ....parties.checkpoint import read_tensors, write_tensors
 from ....parties.events import Count, Curve, Fingerprint, Metric, Phase, Progress, Resumed, Round

@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ....horizontal.codes import NumberCode
 from ....horizontal.counting import OwnRows
-from ....horizontal.models import code_digest
+from ....horizontal.model_spec import code_digest
 from ....horizontal.schema import drift
 from ....horizontal.splits import Parts, check_rows, split_by_column, split_by_hash
 from ....horizontal.statistics import StatisticsParty, standardise, standards_request
-from ....horizontal.tabular import NumberCode
 from ....horizontal.targets import Target
 from ....parties.events import Drift, Phase, Progress
 from ....parties.home import PartyHome

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ....horizontal.aggregate import Aggregator
-from ....horizontal.models import ModelSpec
+from ....horizontal.model_spec import ModelSpec
 from ....horizontal.objective import Objective
 from ....horizontal.optimizer import ServerOptimizer
 from ....horizontal.plan import STRATEGIES, RoundsPlan, Strategy, impossible
