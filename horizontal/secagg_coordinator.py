@@ -40,12 +40,20 @@ class SecureGathering:
         self._file, self._party = PendingFile(folder, party=party), party
 
     def gather(
-        self, members: Members, topic: Topic, one: Sum, size: int, encoding: Encoding, *, deadline_s: float
+        self,
+        members: Members,
+        topic: Topic,
+        one: Sum,
+        size: int,
+        encoding: Encoding,
+        *,
+        deadline_s: float,
+        fewest: int = 1,
     ) -> Gathered:
         """Add up. Each step has `deadline_s`; whoever misses one is left out of the steps after it."""
         require(len(one.parties), FEWEST)
         self._file.erase(topic)
-        allowed, nothing = threshold(len(one.parties)), Gathered(np.zeros(size), ())
+        allowed, nothing = max(fewest, threshold(len(one.parties))), Gathered(np.zeros(size), ())
         offers = members.hear(one.parties, topic, Step.OFFER, one.number, deadline=_until(deadline_s), accept=_is_offer)
         if len(offers) < allowed:
             return nothing

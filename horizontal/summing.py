@@ -78,12 +78,21 @@ class Gathering(Protocol):
     """The coordinator's side."""
 
     def gather(
-        self, members: Members, topic: Topic, one: Sum, size: int, encoding: Encoding, *, deadline_s: float
+        self,
+        members: Members,
+        topic: Topic,
+        one: Sum,
+        size: int,
+        encoding: Encoding,
+        *,
+        deadline_s: float,
+        fewest: int = 1,
     ) -> Gathered:
         """Collect from those of `one.parties` that are ready within `deadline_s`.
 
-        The caller has sent the request. Who is late or gone is missing from the survivors; where too few are left for
-        the sum there are none, and it is for the caller to end the job (``rounds.quorum``).
+        The caller has sent the request. Who is late or gone is missing from the survivors; where fewer than `fewest`,
+        or too few for the sum, are left there are none, and it is for the caller to end the job (``rounds.quorum``).
+        A quorum has to be said here, before anything is unmasked: no masked sum can be had again with more parties.
         """
 
     def pending(self, topic: Topic) -> Sum | None:
@@ -119,7 +128,15 @@ class PlainGathering:
     """The coordinator's side without masks. The arithmetic is that of the masked sum, so both give the same."""
 
     def gather(
-        self, members: Members, topic: Topic, one: Sum, size: int, encoding: Encoding, *, deadline_s: float
+        self,
+        members: Members,
+        topic: Topic,
+        one: Sum,
+        size: int,
+        encoding: Encoding,
+        *,
+        deadline_s: float,
+        fewest: int = 1,
     ) -> Gathered:
         """Ask those that are ready, one after the other."""
         deadline = time.monotonic() + deadline_s
@@ -135,6 +152,8 @@ class PlainGathering:
             if answer is not None:
                 total += answer[0]
                 survivors.append(name)
+        if len(survivors) < fewest:
+            return Gathered(np.zeros(size), ())
         return Gathered(encoding.decode(total, size), tuple(survivors))
 
     def pending(self, topic: Topic) -> Sum | None:

@@ -143,12 +143,12 @@ class Session:
         self.members.tell(asked, TOPIC, Step.ROUND, number)
         return one
 
-    def sum(self, values: Values, *, deadline_s: float = TIMEOUT_S, **options: Any) -> Gathered:
+    def sum(self, values: Values, *, deadline_s: float = TIMEOUT_S, fewest: int = 1, **options: Any) -> Gathered:
         """Ask for a sum and gather it."""
         one = self.ask(values, **options)
         encoding = options.get("encoding", FLOAT32)
         size = len(next(iter(values.values())))
-        return self.gathering.gather(self.members, TOPIC, one, size, encoding, deadline_s=deadline_s)
+        return self.gathering.gather(self.members, TOPIC, one, size, encoding, deadline_s=deadline_s, fewest=fewest)
 
     def close(self) -> dict[str, BaseException | None]:
         """Tell the parties that this was all, and see how each ended."""

@@ -10,9 +10,10 @@ import pytest
 from isthmus.horizontal.fixed_point import FLOAT32
 from isthmus.horizontal.secagg import digest
 from isthmus.parties.errors import PolicyRefusal
-from isthmus.parties.network.message import Step
+from isthmus.parties.network.message import Step, Topic
 from isthmus.parties.state import State
 
+TOPIC = Topic.TRAIN
 NAMES = ("amber", "birch", "cedar", "delta", "ember")
 
 
@@ -72,6 +73,27 @@ def test_a_sum_that_was_never_unmasked_may_be_asked_again(make_world: Any, kill:
     assert first.sum(values).survivors == ()
     first.close()
     assert world.session(attempt=2).sum(values).survivors == world.names
+
+
+@pytest.mark.parametrize("step", [Step.OFFER, Step.SHARES, Step.MASKED])
+def test_a_sum_of_fewer_than_the_caller_needs_is_not_unmasked_so_that_it_can_be_asked_of_all(
+    make_world: Any, kill: Any, step: Step
+) -> None:
+    world = make_world(5)
+    values = world.values()
+    first = world.session(before={"birch": kill(step)})
+    assert first.sum(values, fewest=5).survivors == ()
+    first.close()
+    assert not any(first.received(name, Step.UNMASK) for name in world.names)
+    second = world.session(attempt=2)
+    assert second.gathering.pending(TOPIC) is None
+    assert second.sum(values, fewest=5).survivors == world.names
+
+
+def test_a_party_that_is_lost_once_its_numbers_are_in_the_sum_counts(make_world: Any, kill: Any) -> None:
+    world = make_world(5)
+    session = world.session(before={"birch": kill(Step.CONSENT)})
+    assert session.sum(world.values(), fewest=5).survivors == world.names
 
 
 def test_statistics_may_be_asked_again_of_the_same_parties(make_world: Any) -> None:
