@@ -8,13 +8,12 @@ coordinator's until it gathers the next one. Either is whole or not there.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..parties.checkpoint import read_tensors, write_tensors
+from ..parties.checkpoint import read_tensors, write_tensors, write_whole
 from ..parties.errors import disk_errors
 from ..parties.network.message import Array, Topic
 from .secagg import PublicKeys, digest
@@ -61,16 +60,8 @@ class SumMemory:
 
     def hold(self, topic: Topic, held: HeldSum) -> None:
         """Write it down, for the owner alone to read."""
-        path = self._path(topic)
-        temporary = path.with_name(path.name + ".partial")
-        with disk_errors(self._party):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.unlink(missing_ok=True)
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                json.dump(_to_json(held), file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+        content = json.dumps(_to_json(held)).encode()
+        write_whole(self._path(topic), content, party=self._party, private=True)
 
     def held(self, topic: Topic) -> HeldSum | None:
         """What was written last, if it is still there."""

@@ -28,14 +28,23 @@ def write_tensors(path: Path, arrays: Mapping[str, Array], meta: Mapping[str, An
 
     Raises `InputError` ``disk.full`` or ``disk.denied``.
     """
-    temporary = path.with_name(path.name + ".partial")
     # safetensors writes the memory as it lies: a transposed array would come back scrambled.
     dense = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    content = save(dense, metadata={_META: json.dumps(meta, sort_keys=True)})
+    write_whole(path, save(dense, metadata={_META: json.dumps(meta, sort_keys=True)}), party=party)
+
+
+def write_whole(path: Path, content: bytes, *, party: str, private: bool = False) -> None:
+    """Write a file, wholly or not at all, even if the power fails; a `private` one is for its owner alone.
+
+    Raises `InputError` ``disk.full`` or ``disk.denied``.
+    """
+    temporary = path.with_name(path.name + ".partial")
     with disk_errors(party):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as file:
+            temporary.unlink(missing_ok=True)  # with the mode that it had
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+            with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

@@ -222,6 +222,20 @@ def test_what_a_party_holds_is_read_by_its_owner_alone_and_comes_back_as_it_was(
     assert {len(share) for share in (*held.seeds.values(), *held.keys.values())} == {66}
 
 
+def test_what_a_killed_write_left_behind_neither_is_read_nor_lends_its_mode(make_world: Any) -> None:
+    world = make_world(3)
+    folder = world.folder / "amber" / "run"
+    folder.mkdir(parents=True)
+    (folder / "secagg-train.json.partial").write_text("half a")
+    (folder / "secagg-train.json.partial").chmod(0o644)
+    assert world.memory("amber").held(TOPIC) is None
+    session = world.session()
+    session.sum(world.values())
+    session.close()
+    (path,) = folder.iterdir()
+    assert (path.name, stat.S_IMODE(path.stat().st_mode)) == ("secagg-train.json", 0o600)
+
+
 def test_a_party_that_cannot_write_down_what_it_holds_sends_no_numbers(make_world: Any) -> None:
     world = make_world(3)
     (world.folder / "amber").mkdir(parents=True)
