@@ -32,6 +32,7 @@ SERIES = [  # colours and dashes of lines that stand side by side
 _ALONE = SERIES[1:3]
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small files, and it can be selected
+    "text.parse_math": False,  # a dollar in a user's words is a dollar
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,

@@ -91,7 +91,11 @@ def agreeing(job: StarJob) -> list[Leaving]:
     down = message_nbytes(common) + message_nbytes({"differing": ANY_NUMBER, "floor": ANY_NUMBER, "start_over": False})
     slack = 2 * ENVELOPE_NBYTES
     return both_ways(
-        job, Topic.AGREE, Ways(up + slack, down + slack), "the job itself, its smallest cohort", "the job itself, the floor"
+        job,
+        Topic.AGREE,
+        Ways(up + slack, down + slack),
+        "the job itself, its smallest cohort",
+        "the job itself, the floor",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from ....horizontal.codes import NumberCode
 from ....horizontal.counting import counted_shapes, size_of, spread_shapes
 from ....horizontal.fixed_point import EXACT
 from ....horizontal.pooled import size as pooled_size
@@ -160,9 +161,8 @@ def _model_size(job: HorizontalJob) -> int | None:
     """
     if isinstance(job.model, OwnModel):
         return None
-    from ....horizontal.models import build  # with torch
-    from ....horizontal.schema import shared_encoder
-    from ....horizontal.tabular import NumberCode
+    from ....horizontal.encoders import shared_encoder  # with torch
+    from ....horizontal.models import build
 
     spec, columns = model_of(job), specs_of(job)
     numbers = [NumberCode(column.name, 0.0, 1.0, True) for column in columns if column.kind == "number"]

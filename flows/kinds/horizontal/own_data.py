@@ -31,8 +31,6 @@ def read_parts(store: Store, job: HorizontalJob, party: str, row_ids: NDArray[An
     if split.column is not None:
         parts = split_by_column(store.part(split.column, row_ids))
     else:
-        parts = split_by_hash(
-            row_ids, target.stratum(), split.validation_share, split.test_share, job.rounds.seed
-        )
+        parts = split_by_hash(row_ids, target.stratum(), split.validation_share, split.test_share, job.rounds.seed)
     check_rows(parts, party)
     return parts

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from math import prod
 
-from ....horizontal.counting import MAGNITUDES, counted_shapes, size_of, spread_shapes
+from ....horizontal.counting import counted_shapes, size_of, spread_shapes
+from ....horizontal.request import CountTable, Curve, StatisticsRequest
+from ....horizontal.schema import ColumnSpec
 from ....parties.errors import IsthmusError
 from ....parties.home import PartyHome
 from ....parties.network.message import Topic
@@ -13,8 +16,9 @@ from ...check import Leaving, Look
 from ..star_check import Ways, agreeing, both_ways, differing, own_columns, star_learns, statistics_ways
 from .job import StatisticsJob
 
-# As JSON: a bin, a count with the names of its groups, a step of a curve, a quantile, all else about a column.
-BIN_NBYTES, CELL_NBYTES, STEP_NBYTES, QUANTILE_NBYTES, COLUMN_NBYTES = 100, 40, 230, 120, 500
+# As JSON: a bin, a count without the names of its groups, a step of a curve, a quantile, all else about a column, a
+# level or a stratum; the name of a band.
+BIN_NBYTES, CELL_NBYTES, STEP_NBYTES, QUANTILE_NBYTES, ELSE_NBYTES, BAND_NBYTES = 110, 50, 230, 130, 500, 60
 
 
 def look(home: PartyHome, job: StatisticsJob, grant: Grant) -> Look:
@@ -63,18 +67,31 @@ def learns(job: StatisticsJob) -> list[tuple[str, str]]:
 
 def _measuring(job: StatisticsJob) -> Ways:
     request = job.request()
-    counted = counted_shapes(request)
-    cuts = sum(len(request.edges.get(spec.name, ())) for spec in request.numbers)
+    cuts = sum(map(len, request.edges.values()))
     binned = 1 + len(request.numbers) * (request.bins + 1) + cuts
-    sizes = [size_of(counted), binned, size_of(spread_shapes(request))]
-    cells = sum(size for name, size in _margins(job).items())
-    steps = size_of(counted) - len(request.numbers) * (len(MAGNITUDES) + 2)
-    result = (
-        binned * BIN_NBYTES
-        + cells
-        + steps * STEP_NBYTES
-        + len(request.numbers) * len(request.quantiles) * QUANTILE_NBYTES
-        + (len(request.columns) + 1) * COLUMN_NBYTES
-        + 2 * len(json.dumps(job.canonical()))  # names of columns, levels, tables and curves
-    )
+    sizes = [size_of(counted_shapes(request)), binned, size_of(spread_shapes(request))]
+    result = binned * BIN_NBYTES + len(request.numbers) * len(request.quantiles) * QUANTILE_NBYTES
+    result += sum(_table_nbytes(request, table) for table in request.tables)
+    result += sum(_curve_nbytes(request, curve) for curve in request.curves)
+    result += len(json.dumps(job.canonical())) + (1 + len(request.columns)) * ELSE_NBYTES
     return statistics_ways(job, sizes, len(request.numbers), result)
+
+
+def _table_nbytes(request: StatisticsRequest, table: CountTable) -> int:
+    """All cells with their margins; each names its groups."""
+    names = sum(_longest(request.spec(by.column)) for by in table.by)
+    cells = prod(request.groups(by.column) + 2 for by in table.by)  # with others, and with all
+    return cells * (CELL_NBYTES + names)
+
+
+def _curve_nbytes(request: StatisticsRequest, curve: Curve) -> int:
+    """All steps of all strata; each stratum names its column and level."""
+    specs = [request.spec(name) for name in curve.by]
+    strata = 1 + sum(len(spec.levels) for spec in specs)
+    names = ELSE_NBYTES + sum(len(json.dumps(spec.name)) + _longest(spec) for spec in specs)
+    return strata * (curve.times * STEP_NBYTES + names)
+
+
+def _longest(spec: ColumnSpec) -> int:
+    """The longest name of a column's groups."""
+    return max([BAND_NBYTES, *(len(json.dumps(level)) for level in spec.levels)])
