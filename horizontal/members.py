@@ -24,7 +24,7 @@ _PAUSE_S = 0.2  # of a party in the middle of a vector, before the others get th
 
 
 class Members:
-    """The channels to all parties, in the job's order. `gone` holds why those that failed are no longer asked."""
+    """The channels to all parties, in the job's order. `gone` holds why some are closed and no longer asked."""
 
     def __init__(self, channels: Mapping[str, Channel]) -> None:
         self._channels = dict(channels)
@@ -177,9 +177,10 @@ class Members:
         self.drop(name, self._channels[name].refuse(topic, detail))
 
     def drop(self, name: str, failure: PeerFailure) -> None:
-        """Ask a party no more."""
+        """Ask a party no more, and close its channel, so that it does not wait for what will not come."""
         self._owes.pop(name, None)
         self.gone.setdefault(name, failure)
+        self._channels[name].close()
 
     def _current(self, name: str, topic: Topic, number: int, deadline: float) -> Message | None:
         """A party's next answer to this exchange; older ones are passed over."""

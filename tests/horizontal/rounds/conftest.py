@@ -167,6 +167,10 @@ class World:
         """All tensors of a party's module, private ones included."""
         return {key: value.numpy().tobytes() for key, value in self.problems[name].module.state_dict().items()}
 
+    def count(self, name: str, step: Step) -> int:
+        """How many messages of a step a party has sent."""
+        return sum(message.step is step for message in self.carriers[name][1].messages())
+
     def failure(self, who: str) -> BaseException:
         outcome = self.outcomes[who]
         assert isinstance(outcome, BaseException), repr(outcome)
