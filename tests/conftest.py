@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
+import queue
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +20,15 @@ import numpy as np
 import pytest
 import yaml
 
+from isthmus.flows import vault
 from isthmus.flows.jobs import Job, job_of
 from isthmus.flows.journal import Journal
-from isthmus.flows.launch import run_here
+from isthmus.flows.launch import _rank, run_here
+from isthmus.flows.publisher import Publisher
+from isthmus.parties.events import Failed, Phase, parse
 from isthmus.parties.home import PartyHome
 from isthmus.parties.identity import Identity
+from isthmus.parties.network.local import socket_pair
 
 
 class World:
@@ -135,6 +144,53 @@ class World:
         """Run the job with real vault processes, without Prefect."""
         return asyncio.run(run_here(self.load_job(), self.homes, run, **options))
 
+    def run_inside(
+        self,
+        run: str = "test-job-1",
+        *,
+        jobs: dict[str, Job] | None = None,
+        phases: Sequence[Phase] | None = None,
+        fresh: bool = False,
+        timeout_s: float = 30.0,
+    ) -> Journal:
+        """Run the job with every vault a thread of this process: the same code, without the seconds to start four.
+
+        `jobs` gives some members another job. Raises what explains a failure best, as a flow does.
+        """
+        job, journal = self.load_job(), Journal(run)
+        ends: dict[str, dict[str, socket.socket]] = {member: {} for member in job.members}
+        for left, right in job.links:
+            ends[left][right], ends[right][left] = socket_pair()
+
+        def serve(member: str) -> None:
+            mine = (jobs or {}).get(member, job)
+            commands: queue.Queue[bytes] = queue.Queue()
+            for phase in phases or job.phases:
+                commands.put(json.dumps({"phase": phase}).encode())
+            if Phase.CLOSE not in (phases or job.phases):
+                commands.put(b'{"phase": "close"}')
+            opening = vault.Open(job=mine.canonical(), run=run, fresh=fresh, timeout_s=timeout_s)
+
+            def write(line: bytes) -> None:
+                journal.note(member, parse(line, job.aliases()))
+
+            numbers = {peer: os.dup(end.fileno()) for peer, end in ends[member].items()}
+            vault._serve(opening, mine, self.homes / member, numbers, commands, Publisher(write, mine.aliases()))
+            for end in ends[member].values():  # as when a process ends
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
+
+        threads = [threading.Thread(target=serve, args=(member,), daemon=True) for member in job.members]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=100)
+        failures = {member: failed.error() for member, failed in journal.of(Failed)}
+        if failures.keys() & job.essential:
+            raise min((failures[member] for member in job.members if member in failures), key=_rank)
+        return journal
+
     def command(
         self, *words: str, env: dict[str, str] | None = None, **options: Any
     ) -> subprocess.CompletedProcess[str]:
@@ -243,6 +299,10 @@ class StarWorld(World):
     def run(self, run: str = "star-job-1", **options: Any) -> Journal:
         """Run the job with real vault processes, without Prefect."""
         return super().run(run, **options)
+
+    def run_inside(self, run: str = "star-job-1", **options: Any) -> Journal:
+        """Run the job with every vault a thread of this process."""
+        return super().run_inside(run, **options)
 
 
 @pytest.fixture

@@ -36,9 +36,9 @@ def _release(**changes: Any) -> Change:
     return change
 
 
-def _refused(world: Any, code: str, exit_code: int) -> IsthmusError:
+def _refused(world: Any, code: str, exit_code: int, **options: Any) -> IsthmusError:
     with pytest.raises(IsthmusError) as caught:
-        world.run()
+        world.run_inside(**options)
     assert caught.value.code == code, caught.value
     assert caught.value.exit_code == exit_code
     _nothing_half_written(world)
@@ -116,6 +116,14 @@ def test_a_check_finds_before_the_run_what_the_run_would_stop_at(
         assert error.code == code
 
 
+def test_a_vault_of_its_own_refuses_in_the_same_words(world: Any) -> None:
+    world.edit_party("lab", _policy(purposes=["something else"]))
+    with pytest.raises(PolicyRefusal) as caught:
+        world.run()
+    assert caught.value.code == "policy.purpose"
+    _nothing_half_written(world)
+
+
 def test_no_shared_patient_is_said_when_no_floor_forbids_to_say_it(world: Any) -> None:
     world.job["align"]["at_least"] = 1
     for name in ("insurer", "lab"):
@@ -132,7 +140,7 @@ def test_no_shared_patient_is_not_told_apart_from_too_few_when_there_is_a_floor(
 def test_duplicate_and_null_identifiers_are_counted_and_not_fatal(world: Any) -> None:
     world.sql("lab", "UPDATE t SET ssn = NULL WHERE id IN ('l0020', 'l0021', 'l0022')")
     world.sql("lab", "UPDATE t SET ssn = 'N000030' WHERE id = 'l0031'")
-    events = [event for party, event in world.run().events if party == "lab" and event.event == "count"]
+    events = [event for party, event in world.run_inside().events if party == "lab" and event.event == "count"]
     first = {event.name: event.value for event in events if event.linkage_pass == 1}
     assert first == {"keys_null": 3, "keys_repeated": 2, "keys_used": 225, "matched": 225}
     assert next(event.value for event in events if event.name == "shared") == 230
@@ -155,19 +163,9 @@ def test_a_data_file_that_another_process_writes_is_named(world: Any) -> None:
         writer.communicate("\n")
 
 
-def test_parties_that_were_given_different_jobs_stop_at_the_first_field_that_differs(
-    world: Any, monkeypatch: Any
-) -> None:
-    from isthmus.flows import launch
-
+def test_parties_that_were_given_different_jobs_stop_at_the_first_field_that_differs(world: Any) -> None:
     other = world.load_job().model_copy(update={"purpose": "Testing"})  # the policies take it for the same
-    original = launch.Vault.__init__
-
-    def two_faced(self: Any, party: str, job: Any, journal: Any) -> None:
-        original(self, party, other if party == "lab" else job, journal)
-
-    monkeypatch.setattr(launch.Vault, "__init__", two_faced)
-    error = _refused(world, "job.not_agreed", 2)
+    error = _refused(world, "job.not_agreed", 2, jobs={"lab": other})
     assert "'purpose' differs" in error.what
 
 
