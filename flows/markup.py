@@ -25,7 +25,7 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]], strong: Sequenc
 
 
 def _number(cell: str) -> str:
-    return ' class="n"' if cell[:1].isdigit() else ""
+    return ' class="n"' if cell.lstrip("≈≤+- ")[:1].isdigit() else ""
 
 
 def bar(value: int | float | None, most: int | float) -> str:
@@ -79,6 +79,7 @@ p { margin: .5rem 0; }
 .wide { overflow-x: auto; }
 .tall { max-height: 30rem; overflow-y: auto; }
 .tall thead th { position: sticky; top: 0; background: var(--paper); }
+.tall tr.strong td { position: sticky; bottom: 0; background: var(--paper); }
 .held { color: var(--faint); }
 h3 { margin: 1.5rem 0 .25rem; font-size: 1rem; }
 table { width: 100%; margin: .75rem 0; border-collapse: collapse; font-size: .95rem; }

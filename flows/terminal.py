@@ -119,8 +119,10 @@ def _alike(items: Sequence[Leaving]) -> Iterator[tuple[str, str, Leaving]]:
             list(dict.fromkeys(ends)) for ends in zip(*((i.sender, i.receiver) for i in same), strict=True)
         )
         if len(same) > 2 and 1 in (len(senders), len(receivers)):
-            words = (ends[0] if len(ends) == 1 else f"each of {len(ends)} parties" for ends in (senders, receivers))
-            yield *words, same[0]
+            sender, receiver = (
+                ends[0] if len(ends) == 1 else f"each of {len(ends)} parties" for ends in (senders, receivers)
+            )
+            yield sender, receiver, same[0]
         else:
             yield from ((item.sender, item.receiver, item) for item in same)
 

@@ -116,7 +116,15 @@ def _subgroups(summary: Summary) -> str:
             escape(score_text(score)) if score else '<span class="held">withheld</span>' if not group["metrics"] else ""
         )
         rows = HELD_BACK if group["rows"] is None else f"{group['rows']:,}"
-        cells.append([escape(group["column"]) if first else "", level, rows, bar(group["rows"], most), told])
+        cells.append(
+            [
+                escape(group["column"]) if first else "",
+                level,
+                rows,
+                bar(group["rows"], most) if group["rows"] else "",
+                told,
+            ]
+        )
     title = MAIN[summary["task"]][1]
     note = (
         "A group is withheld where it, or what all withheld groups of its column come to, has fewer patients (of each "

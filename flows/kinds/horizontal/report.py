@@ -142,7 +142,7 @@ def lines(summary: Summary) -> list[tuple[list[str], bool]]:
     return [*found, (["all together", *counts, *([""] if with_alone else []), pooled], True)]
 
 
-def main_of(summary: Summary, metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def main_of(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The metric that the task goes by."""
     found: Mapping[str, Any] | None = metrics.get(summary["main"])
     return found

@@ -21,6 +21,7 @@ from .report import (
     number_text,
     rounded_text,
     stratum_cells,
+    told_exactly,
 )
 
 Cells = dict[tuple[str | None, ...], int | None]
@@ -79,15 +80,15 @@ def _numbers(summary: Summary) -> str:
         name = escape(one["name"]) + (f' <span class="held">{escape(unit)}</span>' if unit else "")
         cells.append([name, *map(_marked, words), plots.small_histogram(one)])
     header = ["", "known", "missing", "mean", "sd", "median, its bin", "low to high", ""]
-    words = (
+    note = (
         "Low and high are values at or beyond which as many patients lie as may be told of. The median lies in the bin "
         "beside it."
     )
     if any(one["mean_step"] or one["deviation_step"] for one in numbers):
-        words += " ≈ is rounded, since more digits would give a small count away."
+        note += " ≈ is rounded, since more digits would give a small count away."
     if any(one["with_others"] is not None for one in numbers):
-        words += " Few missing values are counted in a column's histogram, in the bin of its mean."
-    return table(header, cells) + f"<p>{words}</p>" + _quantiles(summary)
+        note += " Few missing values are counted in a column's histogram, in the bin of its mean."
+    return table(header, cells) + f"<p>{note}</p>" + _quantiles(summary)
 
 
 def _quantiles(summary: Summary) -> str:
@@ -116,7 +117,7 @@ def _category(summary: Summary, one: Mapping[str, Any]) -> str:
         cells.append([escape(level), _marked(count_text(count)), share, bar(count, most) if count else ""])
     words = ""
     if one["with_others"] is not None:
-        words = f"<p>The few patients of no such level are counted with {escape(one['with_others'])}.</p>"
+        words = f"<p>The patients of no such level, if any, are few and counted with {escape(one['with_others'])}.</p>"
     return f"<h3>{escape(one['name'])}</h3>" + table(["level", "patients", "", ""], cells) + words
 
 
@@ -170,10 +171,17 @@ def _curve(curve: Mapping[str, Any]) -> str:
             words += f": the first {plots.MOST_PANELS} of {strata}"
         body += figure(plots.survival_plot(curve, column, themed=True), words, wide=True)
     cells = [[_marked(escape(text)) for text in stratum_cells(one)] for one in curve["strata"]]
-    note = (
-        "Curves are told in steps that stand for enough events, so the median is the first step at or below one half."
+    note = ""
+    if any(one["steps"] and not told_exactly(one["steps"]) for one in curve["strata"]):
+        note = (
+            "A curve is told at its dots, which have enough events between them; how it falls from one to the next is "
+            "not told. So the median is known to lie between two of them."
+        )
+    return (
+        body
+        + table([escape(header) for header in ["", *curve_headers(curve)[1:]]], cells)
+        + (f"<p>{note}</p>" if note else "")
     )
-    return body + table([escape(header) for header in ["", *curve_headers(curve)[1:]]], cells) + f"<p>{note}</p>"
 
 
 def _marked(text: str) -> str:

@@ -12,9 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...plots import FAINT, INK, SERIES, STYLE, TOGETHER, svg_of
+from .report import told_exactly
 
 MOST_PANELS = 24
 BARS = 36
+MOST_DOTS = 60
 _WIDTH, _HEIGHT = 150, 34  # of a small histogram
 
 
@@ -120,11 +122,14 @@ def _panels(
 def _draw(axes: Axes, one: Mapping[str, Any], colour: str, dashes: Any, *, interval: bool) -> None:
     steps = one["steps"]
     times = [0.0, *(step["time"] for step in steps)]
-    axes.step(times, [1.0, *(step["survival"] for step in steps)], where="post", color=colour, linewidth=1.7,
-              linestyle=dashes)  # fmt: skip
+    survival, low, high = ([1.0, *(step[name] for step in steps)] for name in ("survival", "low", "high"))
+    exact = told_exactly(steps)  # else nothing is known between two steps but that the curve falls
+    style = "steps-post" if exact else "default"
+    axes.plot(times, survival, drawstyle=style, color=colour, linewidth=1.7, linestyle=dashes)
+    if not exact and len(steps) <= MOST_DOTS:
+        axes.plot(times[1:], survival[1:], "o", color=colour, markersize=3)
     if interval:
-        low, high = ([1.0, *(step[name] for step in steps)] for name in ("low", "high"))
-        axes.fill_between(times, low, high, step="post", color=colour, alpha=0.13, linewidth=0)
+        axes.fill_between(times, low, high, step="post" if exact else None, color=colour, alpha=0.13, linewidth=0)
 
 
 def _frame(axes: Axes, curve: Mapping[str, Any]) -> None:

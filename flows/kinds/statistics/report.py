@@ -102,7 +102,7 @@ def closing_lines(summary: Summary) -> list[str]:
     counts = list(_counts(summary["statistics"]))
     kept = sum(count is None for count in counts)
     if kept:
-        found.append(f"  hidden  {kept:,} of {len(counts):,} counts: {kept_back_text(summary)}")
+        found.append(f"  hidden  {kept:,} of {len(counts):,} counts, each {kept_back_text(summary)}")
     return found
 
 
@@ -138,7 +138,7 @@ def number_cells(summary: Summary, one: Mapping[str, Any]) -> list[str]:
     span = KEPT_BACK if low is None or high is None else f"{number_text(low)} to {number_text(high)}"
     name = one["name"] + (f", {unit}" if unit else "")
     known, lacking = counts_of_number(summary, one)
-    return [name, known, lacking, mean, median_text(one), span]
+    return [name, known, lacking, mean, median_text(one).partition(" ")[0], span]
 
 
 def counts_of_number(summary: Summary, one: Mapping[str, Any]) -> tuple[str, str]:
@@ -168,12 +168,26 @@ def stratum_cells(one: Mapping[str, Any]) -> list[str]:
     patients, steps = count_text(one["patients"]), one["steps"]
     if not steps:
         return [name, patients, KEPT_BACK, KEPT_BACK, KEPT_BACK, KEPT_BACK]
-    half = next((step["time"] for step in steps if step["survival"] <= 0.5), None)
     last = steps[-1]
     survival = f"{last['survival']:.3f} ({last['low']:.3f} to {last['high']:.3f})"
     events = sum(step["events"] for step in steps)
-    median = "–" if half is None else number_text(half)
-    return [name, patients, f"{events:,}", median, number_text(last["time"]), survival]
+    return [name, patients, f"{events:,}", _median_time(steps), number_text(last["time"]), survival]
+
+
+def told_exactly(steps: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a curve is told at every event: without a floor, that is. Else a step stands for several times."""
+    return 1 in [step["events"] for step in steps]
+
+
+def _median_time(steps: Sequence[Mapping[str, Any]]) -> str:
+    """When half are left: at a step, or between two."""
+    half = next((place for place, step in enumerate(steps) if step["survival"] <= 0.5), None)
+    if half is None:
+        return "–"
+    time = number_text(steps[half]["time"])
+    if told_exactly(steps):
+        return time
+    return f"{number_text(steps[half - 1]['time'] if half else 0)} to {time}"
 
 
 def missing(summary: Summary) -> str:
@@ -221,7 +235,7 @@ def rounded_text(value: float | None, step: float) -> str:
 def _levels(one: Mapping[str, Any]) -> list[str]:
     """A category and its largest levels."""
     counted = sorted(zip(one["levels"], one["counts"], strict=True), key=lambda pair: -(pair[1] or 0))
-    words = [f"{level} {count_text(count)}" for level, count in counted[:MOST_LEVELS]]
+    words = [f"{level}: {count_text(count)}" for level, count in counted[:MOST_LEVELS]]
     more = len(counted) - MOST_LEVELS
     return [one["name"], ", ".join(words) + (f" and {_plural(more, 'other')}" if more > 0 else "")]
 
