@@ -62,10 +62,11 @@ class Rounded:
 
 
 class Teller:
-    """Rounds the moments of one column."""
+    """Rounds the moments of one column, to no more than `coarsest` (a standard deviation, if None)."""
 
-    def __init__(self, told: Told, floor: int, mean: float, deviation: float) -> None:
+    def __init__(self, told: Told, floor: int, mean: float, deviation: float, *, coarsest: float | None = None) -> None:
         self._told, self._floor = told, floor
+        self._coarsest = max(deviation, told.width) if coarsest is None else coarsest
         self._known = float(told.counts.sum())
         self._mean, self._deviation = mean, deviation
         centre = float((told.values * told.counts).sum() / self._known)
@@ -73,6 +74,9 @@ class Teller:
         self._away = (told.values - centre) / self._unit
         self._spread = math.sqrt(float((self._away**2 * told.counts).sum()) / max(1.0, self._known - 1))
         self._equal, self._equal_to, self._truth, self._targets = self._system()
+        # The count that an attempt may well fail at is looked at first: the farthest value, then where one did fail.
+        small = [place for place in self._targets if place < len(told.counts)]
+        self._failed = max(small, key=lambda place: float(abs(self._away[place])), default=None)
 
     def mean(self) -> Rounded:
         """The mean as it may be told. `deviation` only says from where on rounding makes no sense."""
@@ -98,12 +102,12 @@ class Teller:
             yield 0.0
         values = np.unique(self._told.values)
         gap = max(self._told.width, float(np.diff(values).min()) if len(values) > 1 else 0.0)
-        least, most = self._floor * gap / self._known, max(self._deviation, self._told.width)
+        least = self._floor * gap / self._known
         power = math.floor(math.log10(least))
         while True:
             for factor in (1, 2, 5):
                 step = factor * 10.0**power
-                if step > most:
+                if step > self._coarsest:
                     return
                 if step >= least:
                     yield step
@@ -116,12 +120,18 @@ class Teller:
         programs = Programs(
             self._truth, self._equal, self._equal_to, below, np.array([limit for _, limit in rows]), whole=False
         )
+        if self._failed is not None and not programs.is_wide(self._failed, self._floor):
+            return False
         for bundle in self._bundles():  # many at once: one of each bin
             for sign in (1.0, -1.0):
                 direction = np.zeros(width)
                 direction[bundle] = sign
                 programs.widen(direction)
-        return all(programs.is_wide(place, self._floor) for place in self._targets)
+        for place in self._targets:
+            if not programs.is_wide(place, self._floor):
+                self._failed = place
+                return False
+        return True
 
     def _bundles(self) -> Iterator[list[int]]:
         by_bin: dict[int, list[int]] = {}

@@ -14,11 +14,13 @@ from .counting import MAGNITUDES, Range
 from .disclosure import TOTAL, Counts, Key
 from .findings import NumberSummary, Quantile
 from .moments import Rounded, Teller, Told
-from .quantiles import bounds, merged, quantiles, told_bins
+from .quantiles import bounds, coarser, merged, quantiles, told_bins
 from .request import StatisticsRequest
 
 Floats = NDArray[np.float64]
 ToldCounts = Mapping[Key, int | None]
+_FACTORS = (1, 2, 3, 4, 6, 8, 12, 16)  # so many bins may be told as one for the sake of mean and deviation
+_PRECISIONS = (50, 10)  # to this part of a deviation, if there is a way, else to that
 
 
 @dataclass(frozen=True)
@@ -77,22 +79,54 @@ class NumberColumn:
 
     @cached_property
     def groups(self) -> list[tuple[int, int]]:
-        """The bins of the full histogram that are told as one."""
-        return merged(self.fine, self.cuts, self.edges, self.floor) if self.range.asked else []
+        """The bins of the full histogram that are told as one.
+
+        Beside a histogram in which most bins hold one value, mean and deviation would have to be rounded a lot. So the
+        bins are told more coarsely where that makes these precise.
+        """
+        if not self.range.asked:
+            return []
+        finest = merged(self.fine, self.cuts, self.edges, self.floor)
+        if self.floor <= 1:
+            return finest
+        for precision in _PRECISIONS:
+            for factor in _FACTORS:
+                groups = coarser(finest, factor, self.cuts, self.edges)
+                if self._are_told(groups, precision):
+                    return groups
+                if len(groups) <= len(self.edges) + 1:
+                    break
+        return finest
+
+    def _are_told(self, groups: list[tuple[int, int]], precision: int) -> bool:
+        """Whether mean and deviation can be told to so small a part of the deviation beside these bins."""
+        folded, deviation = self._nearest(groups), self._binned_deviation
+        sums = self._sums(groups, folded)
+        bins = [count if count >= self.floor else None for count in sums]
+        beside = self._beside(groups, bins, folded, hidden=folded is not None)
+        teller = Teller(beside, self.floor, self.exact_mean, deviation, coarsest=deviation / precision)
+        return teller.deviation(teller.mean()).value is not None
 
     @cached_property
     def folded(self) -> int | None:
-        """The bin with which missing values are counted, if they are few: that of the values nearest to the mean.
+        """The bin with which missing values are counted, if they are few."""
+        return self._nearest(self.groups) if self.floor > 1 and self.range.asked else None
 
-        So the mean hardly depends on how many they are, and need hardly be rounded.
-        """
-        if self.floor <= 1 or self.missing >= self.floor or not self.range.asked:
+    def _nearest(self, groups: list[tuple[int, int]]) -> int | None:
+        """The bin of the values nearest to the mean: it hardly depends on how many missing values are counted there."""
+        if self.missing >= self.floor:
             return None
-        values, counts, places = self._occurring()
-        groups = np.searchsorted([end for _, end in self.groups], places, side="right")
-        held = np.bincount(groups, counts, minlength=len(self.groups))
-        centre = np.bincount(groups, counts * values, minlength=len(self.groups)) / np.maximum(held, 1)
+        values, counts, places = self._occurring
+        number = np.searchsorted([end for _, end in groups], places, side="right")
+        held = np.bincount(number, counts, minlength=len(groups))
+        centre = np.bincount(number, counts * values, minlength=len(groups)) / np.maximum(held, 1)
         return int(np.argmin(np.where(held > 0, np.abs(centre - self.exact_mean), np.inf)))
+
+    def _sums(self, groups: list[tuple[int, int]], folded: int | None) -> list[int]:
+        sums = [round(float(self.fine[start:end].sum())) for start, end in groups]
+        if folded is not None:
+            sums[folded] += self.missing
+        return sums
 
     @property
     def folded_band(self) -> int | None:
@@ -113,9 +147,7 @@ class NumberColumn:
             counts.add((self.name, "known"), self.known)
             counts.add(self._missing_key, self.missing)
             counts.total(TOTAL, [(self.name, "known"), self._missing_key])
-        sums = [round(float(self.fine[start:end].sum())) for start, end in self.groups]
-        if self.folded is not None:
-            sums[self.folded] += self.missing
+        sums = self._sums(self.groups, self.folded)
         for place, value in enumerate(sums):
             counts.add((self.name, "bin", place), value)
         everyone: Key = (self.name, "known") if self.folded is None else TOTAL
@@ -138,7 +170,7 @@ class NumberColumn:
             return Rounded(None, 0.0)
         if self.floor <= 1:
             return Rounded(self.exact_mean, 0.0)
-        return Teller(self._beside(told), self.floor, self.exact_mean, self._binned_deviation).mean()
+        return Teller(self._beside_told(told), self.floor, self.exact_mean, self._binned_deviation).mean()
 
     def summary(self, told: ToldCounts, centre: float, spread: Floats) -> NumberSummary:
         """All that is told; `spread` holds the sums of (x − centre) / unit and of its square."""
@@ -198,29 +230,34 @@ class NumberColumn:
             return Rounded(deviation, 0.0)
         if deviation < 1e-12 * max(1.0, abs(self.exact_mean)):  # constant: what is left is rounding
             deviation = 0.0
-        return Teller(self._beside(told), self.floor, self.exact_mean, deviation).deviation(mean)
+        return Teller(self._beside_told(told), self.floor, self.exact_mean, deviation).deviation(mean)
 
-    def _beside(self, told: ToldCounts) -> Told:
-        """What is told beside the moments, and the values that occur behind it."""
-        values, counts, places = self._occurring()
-        ends = [end for _, end in self.groups]
+    def _beside_told(self, told: ToldCounts) -> Told:
         hidden = self.folded is not None or told.get((self.name, "known")) is None
+        return self._beside(self.groups, self._bins(told), self.folded, hidden=hidden)
+
+    def _beside(
+        self, groups: list[tuple[int, int]], bins: list[int | None], folded: int | None, *, hidden: bool
+    ) -> Told:
+        """What is told beside the moments, and the values that occur behind it."""
+        values, counts, places = self._occurring
         return Told(
             values=values,
             counts=counts,
-            groups=np.searchsorted(ends, places, side="right"),
+            groups=np.searchsorted([end for _, end in groups], places, side="right"),
             width=(self.range.high - self.range.low) / (len(self.cuts) + 1),
-            bins=self._bins(told),
+            bins=bins,
             hidden=self.missing if hidden else None,
-            folded=self.folded,
+            folded=folded,
         )
 
     @cached_property
     def _binned_deviation(self) -> float:
-        values, counts, _ = self._occurring()
+        values, counts, _ = self._occurring
         centre = float((values * counts).sum() / counts.sum())
         return math.sqrt(float((counts * (values - centre) ** 2).sum()) / max(1.0, counts.sum() - 1))
 
+    @cached_property
     def _occurring(self) -> tuple[Floats, Floats, NDArray[np.int64]]:
         """Values that occur, to within a bin; how often; and their bins. Those beyond the range by their magnitude."""
         edges = np.concatenate([[self.range.low], self.cuts, [self.range.high]])

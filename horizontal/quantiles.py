@@ -62,6 +62,23 @@ def merged(counts: Floats, cuts: Floats, edges: Sequence[float], floor: int) -> 
     return groups
 
 
+def coarser(
+    groups: Sequence[tuple[int, int]], factor: int, cuts: Floats, edges: Sequence[float]
+) -> list[tuple[int, int]]:
+    """So many neighbouring groups told as one; no group crosses one of the `edges`."""
+    walls = {int(np.searchsorted(cuts, edge)) + 1 for edge in edges}
+    found: list[tuple[int, int]] = []
+    held = factor
+    for start, end in groups:
+        if held == factor or start in walls:
+            found.append((start, end))
+            held = 1
+        else:
+            found[-1] = (found[-1][0], end)
+            held += 1
+    return found
+
+
 def told_bins(
     groups: Sequence[tuple[int, int]], cuts: Floats, one: Range, told: Sequence[int | None]
 ) -> list[HistogramBin]:
