@@ -20,7 +20,7 @@ from .report import (
     missing,
     number_text,
     rounded_text,
-    stratum_cells,
+    strata_cells,
     told_exactly,
 )
 
@@ -87,7 +87,7 @@ def _numbers(summary: Summary) -> str:
     if any(one["mean_step"] or one["deviation_step"] for one in numbers):
         note += " ≈ is rounded, since more digits would give a small count away."
     if any(one["with_others"] is not None for one in numbers):
-        note += " Few missing values are counted in a column's histogram, in the bin of its mean."
+        note += " Few missing values are counted in a column's histogram, in the bin nearest its mean."
     return table(header, cells) + f"<p>{note}</p>" + _quantiles(summary)
 
 
@@ -170,9 +170,9 @@ def _curve(curve: Mapping[str, Any]) -> str:
         if strata > plots.MOST_PANELS:
             words += f": the first {plots.MOST_PANELS} of {strata}"
         body += figure(plots.survival_plot(curve, column, themed=True), words, wide=True)
-    cells = [[_marked(escape(text)) for text in stratum_cells(one)] for one in curve["strata"]]
+    cells = [[_marked(escape(text)) for text in line] for line in strata_cells(curve)]
     note = ""
-    if any(one["steps"] and not told_exactly(one["steps"]) for one in curve["strata"]):
+    if any(one["steps"] and not told_exactly(curve, one["steps"]) for one in curve["strata"]):
         note = (
             "A curve is told at its dots, which have enough events between them; how it falls from one to the next is "
             "not told. So the median is known to lie between two of them."

@@ -87,10 +87,10 @@ def _together(
     ends: list[tuple[float, str, str]] = []
     if everyone is not None:
         alone = not strata
-        _draw(axes, everyone, TOGETHER if alone else FAINT, "solid", interval=alone)
+        _draw(axes, curve, everyone, TOGETHER if alone else FAINT, "solid", interval=alone)
         ends.append((everyone["steps"][-1]["survival"], "all patients", TOGETHER if alone else FAINT))
     for one, (colour, dashes) in zip(strata, SERIES, strict=False):
-        _draw(axes, one, colour, dashes, interval=True)
+        _draw(axes, curve, one, colour, dashes, interval=True)
         ends.append((one["steps"][-1]["survival"], one["level"], colour))
     _frame(axes, curve)
     axes.set_xlabel("time")
@@ -112,18 +112,20 @@ def _panels(
             axes.set_visible(False)
             continue
         if everyone is not None:
-            _draw(axes, everyone, FAINT, (0, (2, 2)), interval=False)
-        _draw(axes, shown[place], TOGETHER, "solid", interval=True)
+            _draw(axes, curve, everyone, FAINT, (0, (2, 2)), interval=False)
+        _draw(axes, curve, shown[place], TOGETHER, "solid", interval=True)
         axes.set_title(_short(shown[place]["level"]), loc="left", fontsize=9, color=INK)
         _frame(axes, curve)
     return figure
 
 
-def _draw(axes: Axes, one: Mapping[str, Any], colour: str, dashes: Any, *, interval: bool) -> None:
+def _draw(
+    axes: Axes, curve: Mapping[str, Any], one: Mapping[str, Any], colour: str, dashes: Any, *, interval: bool
+) -> None:
     steps = one["steps"]
     times = [0.0, *(step["time"] for step in steps)]
     survival, low, high = ([1.0, *(step[name] for step in steps)] for name in ("survival", "low", "high"))
-    exact = told_exactly(steps)  # else nothing is known between two steps but that the curve falls
+    exact = told_exactly(curve, steps)  # else nothing is known between two steps but that the curve falls
     style = "steps-post" if exact else "default"
     axes.plot(times, survival, drawstyle=style, color=colour, linewidth=1.7, linestyle=dashes)
     if not exact and len(steps) <= MOST_DOTS:

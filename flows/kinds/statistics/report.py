@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -49,7 +50,7 @@ def text_table(summary: Summary) -> RenderableType:
     if told["categories"]:
         parts.append(_text_table(["category", "patients"], [_levels(one) for one in told["categories"]]))
     for curve in told["curves"]:
-        parts.append(_text_table(curve_headers(curve), [stratum_cells(one) for one in curve["strata"]]))
+        parts.append(_text_table(curve_headers(curve), strata_cells(curve)))
     if not parts:
         parts.append(missing(summary))
     spaced = [part for one in parts for part in (one, "")]
@@ -80,7 +81,7 @@ def markdown(summary: Summary) -> list[str]:
     if told["categories"]:
         found += ["", *_markdown_table(["category", "patients"], [_levels(one) for one in told["categories"]])]
     for curve in told["curves"]:
-        found += ["", *_markdown_table(curve_headers(curve), [stratum_cells(one) for one in curve["strata"]])]
+        found += ["", *_markdown_table(curve_headers(curve), strata_cells(curve))]
     return found or [cell(missing(summary))]
 
 
@@ -162,8 +163,12 @@ def curve_headers(curve: Mapping[str, Any]) -> list[str]:
     return [curve["name"], "patients", "events", "median", "last step", "survival then (95 % interval)"]
 
 
-def stratum_cells(one: Mapping[str, Any]) -> list[str]:
-    """A line of it."""
+def strata_cells(curve: Mapping[str, Any]) -> list[list[str]]:
+    """Its lines."""
+    return [_stratum_cells(curve, one) for one in curve["strata"]]
+
+
+def _stratum_cells(curve: Mapping[str, Any], one: Mapping[str, Any]) -> list[str]:
     name = "all patients" if one["column"] is None else f"{one['column']}: {one['level']}"
     patients, steps = count_text(one["patients"]), one["steps"]
     if not steps:
@@ -171,23 +176,30 @@ def stratum_cells(one: Mapping[str, Any]) -> list[str]:
     last = steps[-1]
     survival = f"{last['survival']:.3f} ({last['low']:.3f} to {last['high']:.3f})"
     events = sum(step["events"] for step in steps)
-    return [name, patients, f"{events:,}", _median_time(steps), number_text(last["time"]), survival]
+    return [name, patients, f"{events:,}", _median_time(curve, steps), number_text(last["time"]), survival]
 
 
-def told_exactly(steps: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a curve is told at every event: without a floor, that is. Else a step stands for several times."""
-    return 1 in [step["events"] for step in steps]
+def told_exactly(curve: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether one of a curve's strata is told at every event, so that it is a line of stairs.
+
+    It is where any step of the curve has one event, which no floor lets through, or where none of its own steps is
+    wider than the grid of times.
+    """
+    if any(step["events"] == 1 for one in curve["strata"] for step in one["steps"]):
+        return True
+    times = [0.0, *(step["time"] for step in steps)]
+    return all(round((after - before) / curve["unit"]) <= 1 for before, after in pairwise(times))
 
 
-def _median_time(steps: Sequence[Mapping[str, Any]]) -> str:
+def _median_time(curve: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> str:
     """When half are left: at a step, or between two."""
     half = next((place for place, step in enumerate(steps) if step["survival"] <= 0.5), None)
     if half is None:
         return "–"
-    time = number_text(steps[half]["time"])
-    if told_exactly(steps):
-        return time
-    return f"{number_text(steps[half - 1]['time'] if half else 0)} to {time}"
+    before, time = steps[half - 1]["time"] if half else 0.0, steps[half]["time"]
+    if told_exactly(curve, steps) or round((time - before) / curve["unit"]) <= 1:
+        return number_text(time)
+    return f"{number_text(before)} to {number_text(time)}"
 
 
 def missing(summary: Summary) -> str:
