@@ -65,11 +65,12 @@ def gather_once(
     attempt: int,
     content: str,
     deadline_s: float,
+    fewest: int,
 ) -> Gathered:
-    """The coordinator's side: what `give_once` of all parties that are there comes to."""
+    """The coordinator's side: what `give_once` of all parties that are there comes to, if `fewest` are."""
     names = members.names
     members.tell(names, topic, Step.ASK, 1, {"parties": list(names)})
     one = Sum(job_digest, attempt, 1, content, names, strict=False)
-    found = gathering.gather(members, topic, one, size, encoding, deadline_s=deadline_s)
+    found = gathering.gather(members, topic, one, size, encoding, deadline_s=deadline_s, fewest=fewest)
     members.tell(members.names, topic, Step.RESULT, 2, answer=False)
     return found

@@ -62,7 +62,7 @@ from .transform import Packing
 from .updates import Update, gather_updates
 from .vector import Layout, Vector, vector_digest
 
-_ROWS_NUMBER, _FIRST_NUMBER = 1, 2  # exchanges: the sum of rows (or a pending sum), then the rounds
+_PENDING_NUMBER, _ROWS_NUMBER, _FIRST_NUMBER = 1, 2, 3  # exchanges: a pending sum, the sum of rows, the rounds
 _PAUSE_S = 0.01
 
 
@@ -206,7 +206,15 @@ class _Coordinator:
             return self._plain(asked, number, train)
         one = Sum(self._terms.job, self._attempt, number, vector_digest(vector), asked)
         size = TALLY_SIZE + (self._size if train else 0)
-        found = self._gathering.gather(self._members, Topic.TRAIN, one, size, plan.encoding, deadline_s=plan.deadline_s)
+        found = self._gathering.gather(
+            self._members,
+            Topic.TRAIN,
+            one,
+            size,
+            plan.encoding,
+            deadline_s=plan.deadline_s,
+            fewest=self._fewest,
+        )
         return self._decoded(found, course)
 
     @staticmethod
@@ -273,7 +281,7 @@ class _Coordinator:
         of_rows = pending.content == rows_content(self._terms.job, pending.parties)
         if not of_rows and pending.content != vector_digest(self._broadcast(course)):
             return
-        found = gathering.resume(self._members, Topic.TRAIN, _ROWS_NUMBER, deadline_s=self._plan.deadline_s)
+        found = gathering.resume(self._members, Topic.TRAIN, _PENDING_NUMBER, deadline_s=self._plan.deadline_s)
         if of_rows:
             if found.survivors:
                 course.rows, course.rows_of = round(float(found.total[0])), found.survivors
@@ -286,7 +294,7 @@ class _Coordinator:
         names, job, limit_s = self._members.names, self._terms.job, self._plan.deadline_s
         self._members.tell(names, Topic.TRAIN, Step.ASK, _ROWS_NUMBER, {"parties": list(names)})
         one = Sum(job, self._attempt, _ROWS_NUMBER, rows_content(job, names), names, strict=False)
-        found = gathering.gather(self._members, Topic.TRAIN, one, 1, EXACT, deadline_s=limit_s)
+        found = gathering.gather(self._members, Topic.TRAIN, one, 1, EXACT, deadline_s=limit_s, fewest=self._fewest)
         self._require(len(found.survivors))
         course.rows, course.rows_of = round(float(found.total[0])), found.survivors
         for name in set(names) - set(found.survivors):

@@ -168,7 +168,7 @@ class StatisticsParty:
     ) -> None:
         self._channel, self._giving, self._request, self._rows = channel, giving, request, rows
         self._job, self._attempt, self._floor, self._dataset = job_digest, attempt, floor, dataset
-        self._parties = frozenset(parties)
+        self._parties, self._data = frozenset(parties), rows.digest()
         self._wait_s = 2 * channel.timeout_s if wait_s is None else wait_s
         self._answered = 0
 
@@ -225,7 +225,7 @@ class StatisticsParty:
             values = self._rows.spread(ranges or [], centres or [])
         content = _content(self._request, which, ranges or [], centres or [])
         one = Sum(self._job, self._attempt, number, content, tuple(parties or ()), strict=False)
-        self._giving.offer(one, values, EXACT, data=self._rows.digest())
+        self._giving.offer(one, values, EXACT, data=self._data)
 
     def _are_asked(self, parties: object) -> bool:
         """Whether these are parties of the job, and this one among them."""
@@ -276,7 +276,13 @@ class _Asking:
         }
         self._members.tell(self.parties, Topic.STATISTICS, Step.ASK, self._number, fields)
         found = self._gathering.gather(
-            self._members, Topic.STATISTICS, one, size_of(shapes), EXACT, deadline_s=self._deadline_s
+            self._members,
+            Topic.STATISTICS,
+            one,
+            size_of(shapes),
+            EXACT,
+            deadline_s=self._deadline_s,
+            fewest=self._allowed,
         )
         if len(found.survivors) < self._allowed:
             raise PeerFailure("rounds.quorum", count=len(found.survivors), allowed=self._allowed)

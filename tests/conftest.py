@@ -312,6 +312,12 @@ def star(tmp_path: Path) -> StarWorld:
 
 
 @pytest.fixture
+def make_star() -> Callable[..., StarWorld]:
+    """Make a star of any parties."""
+    return StarWorld
+
+
+@pytest.fixture
 def statistics_star(tmp_path: Path) -> StarWorld:
     """Three hospitals and a coordinator, to count."""
     return StarWorld(tmp_path, kind="statistics")

@@ -5,7 +5,8 @@
     AGREE  JOB     both ways  the job (`flows.phases`); k adds whether its data differ from the job's columns, its
                               smallest cohort, whether its rows are those of the last attempt; both the digest of the
                               code of the job's own model
-           RESUME  C→k        how many parties' data differ (then all stop), the highest floor, whether to start over
+           RESUME  C→k        how many parties' data differ (then all stop), the highest floor, whether to start over,
+                              the number of this attempt: the highest of all members'
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class StarPhases(Phases[J]):
     """What both sides know once they have agreed. `floor` is the highest of the job's and all parties'."""
 
     floor = 1
+    attempt = 0  # all members' own, once they have agreed: sums are named by it
 
     def code(self) -> str:
         """The digest of the code of the job's own model; empty without one."""
@@ -52,12 +54,6 @@ class StarPhases(Phases[J]):
         """Stop unless the other side runs the same code."""
         if said.get("code") != self.code():
             raise InputError("job.not_agreed", party=self.me, peer=peer, field="code")
-
-    @property
-    def attempt(self) -> int:
-        """The number of this attempt."""
-        assert self.run is not None
-        return self.run.attempt
 
 
 class PartyPhases(StarPhases[J]):
@@ -105,13 +101,17 @@ class PartyPhases(StarPhases[J]):
         self.check_code(self.channel.peer, theirs[self.channel.peer])
         fields = self.channel.receive(Topic.AGREE, Step.RESUME).fields
         differing, floor, over = fields.get("differing"), fields.get("floor"), fields.get("start_over")
-        if type(differing) is not int or type(floor) is not int or type(over) is not bool:
+        attempt = fields.get("attempt")
+        if not type(differing) is type(floor) is type(attempt) is int or type(over) is not bool:
             raise self.channel.refuse(Topic.AGREE, "what was agreed is not there")
         if differing or self.differs:
             raise InputError("schema.differs", count=max(differing, 1))
         if floor < self.grant.cohort:
             raise self.channel.refuse(Topic.AGREE, "a floor below our own")
-        self.floor = floor
+        assert self.run is not None
+        if attempt < self.run.attempt:
+            raise self.channel.refuse(Topic.AGREE, "an attempt that was made before")
+        self.floor, self.attempt = floor, attempt
         if over or self._fresh:
             self.start_over()
 
@@ -160,13 +160,16 @@ class CoordinatorPhases(StarPhases[J]):
         """Tell all parties what came of it."""
         for peer, said in theirs.items():
             self.check_code(peer, said)
-            if type(said.get("cohort")) is not int or type(said.get("differs")) is not bool:
+            numbers = (said.get("cohort"), said.get("attempt"))
+            if any(type(number) is not int for number in numbers) or type(said.get("differs")) is not bool:
                 raise self.channels[peer].refuse(Topic.AGREE, "a party that says nothing of its data")
         differing = sum(said["differs"] for said in theirs.values())
         self.floor = max(1, *(said["cohort"] for said in theirs.values()))
+        assert self.run is not None
+        self.attempt = max(self.run.attempt, *(said["attempt"] for said in theirs.values()))
         over = self._fresh or any(said.get("changed") for said in theirs.values())
         for channel in self.channels.values():
-            said = {"differing": differing, "floor": self.floor, "start_over": bool(over)}
+            said = {"differing": differing, "floor": self.floor, "start_over": bool(over), "attempt": self.attempt}
             channel.send(Topic.AGREE, Step.RESUME, said)
         if differing:
             raise InputError("schema.differs", count=differing)

@@ -8,9 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,39 +22,6 @@ from isthmus.parties.ledger import Ledger
 EPOCHS = 60
 
 
-def _start(world: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "isthmus.flows.cli", "run", str(world.job_file())],
-        cwd=world.folder,
-        env={**os.environ, "ISTHMUS_HOMES": str(world.homes), "ISTHMUS_RUNS": str(world.runs)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def _vaults(world: Any) -> list[int]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"isthmus.flows.vault" in words and any(str(world.homes).encode() in word for word in words):
-            found.append(int(folder.name))
-    return found
-
-
-def _wait(ask: Callable[[], Any], seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if answer := ask():
-            return answer
-        time.sleep(0.02)
-    raise AssertionError("it did not happen in time")
-
-
 def _in_mid_training(world: Any) -> bool:
     checkpoints = world.homes.glob("*/runs/*/checkpoints/step-*.safetensors")
     return any(int(path.stem.removeprefix("step-")) >= 3 for path in checkpoints)
@@ -65,13 +29,6 @@ def _in_mid_training(world: Any) -> bool:
 
 def _weights(world: Any) -> dict[str, dict[str, np.ndarray]]:
     return {name: read_tensors(next(world.homes.glob(f"{name}/models/*/*")))[0] for name in ("insurer", "lab")}
-
-
-def _assert_same(one: Any, other: Any) -> None:
-    for party, weights in one.items():
-        assert weights.keys() == other[party].keys()
-        for name, value in weights.items():
-            assert np.array_equal(value, other[party][name]), (party, name)
 
 
 @pytest.fixture
@@ -86,41 +43,43 @@ def long_world(world: Any) -> Any:
 
 
 @pytest.fixture
-def uninterrupted(tmp_path: Path, long_world: Any) -> Any:
+def uninterrupted(tmp_path: Path, long_world: Any, chaos: Any) -> Any:
     twin = copy.copy(long_world)
     twin.folder = tmp_path / "twin"
     twin.homes, twin.runs = twin.folder / "homes", twin.folder / "runs"
     shutil.copytree(long_world.homes, twin.homes)
-    process = _start(twin)
+    process = chaos.start(twin)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     return _weights(twin)
 
 
-def _one_vault(world: Any, flow: subprocess.Popen[str]) -> None:
-    os.kill(_vaults(world)[0], signal.SIGKILL)
+def _one_vault(chaos: Any, world: Any, flow: subprocess.Popen[str]) -> None:
+    os.kill(chaos.vaults(world)[0], signal.SIGKILL)
 
 
-def _the_flow(world: Any, flow: subprocess.Popen[str]) -> None:
+def _the_flow(chaos: Any, world: Any, flow: subprocess.Popen[str]) -> None:
     flow.kill()
 
 
-def _everything(world: Any, flow: subprocess.Popen[str]) -> None:
-    for pid in [flow.pid, *_vaults(world)]:
+def _everything(chaos: Any, world: Any, flow: subprocess.Popen[str]) -> None:
+    for pid in [flow.pid, *chaos.vaults(world)]:
         with contextlib.suppress(ProcessLookupError):  # a vault that noticed was faster
             os.kill(pid, signal.SIGKILL)
 
 
-def _ctrl_c(world: Any, flow: subprocess.Popen[str]) -> None:
+def _ctrl_c(chaos: Any, world: Any, flow: subprocess.Popen[str]) -> None:
     os.killpg(flow.pid, signal.SIGINT)
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("stop", [_one_vault, _the_flow, _everything, _ctrl_c])
-def test_a_run_that_was_stopped_goes_on_to_the_same_weights(long_world: Any, uninterrupted: Any, stop: Any) -> None:
-    flow = _start(long_world)
-    _wait(lambda: _in_mid_training(long_world))
-    stop(long_world, flow)
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
+    long_world: Any, uninterrupted: Any, stop: Any, chaos: Any
+) -> None:
+    flow = chaos.start(long_world)
+    chaos.wait(lambda: _in_mid_training(long_world))
+    stop(chaos, long_world, flow)
     output, _ = flow.communicate(timeout=60)
     assert flow.returncode != 0
     if stop is _one_vault:
@@ -130,26 +89,26 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(long_world: Any, uni
         assert flow.returncode == 130
         assert "error[run.interrupted]" in output
     assert "Traceback" not in output
-    _wait(lambda: not _vaults(long_world), seconds=10)  # no orphan
+    chaos.wait(lambda: not chaos.vaults(long_world), seconds=10)  # no orphan
     assert not list(long_world.homes.glob("*/models/*/*"))
 
-    again = _start(long_world)
+    again = chaos.start(long_world)
     output, _ = again.communicate(timeout=200)
     assert again.returncode == 0, output
     assert "resumed after epoch" in output
     assert len(list(long_world.runs.glob("test-job-*"))) == 1
-    _assert_same(_weights(long_world), uninterrupted)
+    chaos.assert_same(_weights(long_world), uninterrupted)
     for name in ("insurer", "lab"):
         Ledger(PartyHome(long_world.homes / name)).verify()
 
 
 @pytest.mark.timeout(400)
-def test_fresh_starts_over(long_world: Any) -> None:
-    flow = _start(long_world)
-    _wait(lambda: _in_mid_training(long_world))
-    _the_flow(long_world, flow)
+def test_fresh_starts_over(long_world: Any, chaos: Any) -> None:
+    flow = chaos.start(long_world)
+    chaos.wait(lambda: _in_mid_training(long_world))
+    _the_flow(chaos, long_world, flow)
     flow.communicate(timeout=60)
-    _wait(lambda: not _vaults(long_world), seconds=10)
+    chaos.wait(lambda: not chaos.vaults(long_world), seconds=10)
     done = long_world.command("run", str(long_world.job_file()), "--fresh")
     assert done.returncode == 0, done.stderr
     assert "resumed" not in done.stdout

@@ -16,6 +16,7 @@ PLANTS = {
     "value": "plantedvalue77",
     "column": "plantedcolumn77",
     "number": "7731457731457",
+    "small number": "37.31457731457",
     "sql": "plantedsql77",
     "failure": "plantedfailure77",
 }
@@ -55,11 +56,52 @@ def _forms(text: str) -> list[bytes]:
 def test_no_planted_string_reaches_prefect_or_the_coordinator(world: Any, server: Any, fail: bool) -> None:
     _plant(world, fail=fail)
     world.job["name"] = "planted-failing" if fail else "planted-well"
+    done = _run(world, server, 2 if fail else 0)
+    _the_plants_were_reached(world, fail)
+    _nothing_is_found(world, server, done)
+
+
+@pytest.mark.parametrize(("kind", "fail"), [("star", False), ("statistics_star", False), ("star", True)])
+def test_no_planted_string_of_a_hospital_reaches_prefect_or_the_coordinator(
+    request: Any, server: Any, kind: str, fail: bool
+) -> None:
+    star = request.getfixturevalue(kind)
+    _plant_in_star(star, fail=fail)
+    star.job["name"] = f"planted-{kind.replace('_', '-')}-{'failing' if fail else 'well'}"
+    done = _run(star, server, 2 if fail else 0)
+    if fail:
+        (log,) = star.homes.glob("north/runs/*/vault.log")
+        assert PLANTS["failure"] + PLANTS["identifier"] in log.read_text()
+    else:
+        assert list(star.runs.glob("*/report.html"))
+    _nothing_is_found(star, server, done)
+
+
+def _plant_in_star(star: Any, *, fail: bool) -> None:
+    """In a hospital: an identifier, a level that the job does not name, a number, a column, SQL, an error's text."""
+    star.sql("north", f"ALTER TABLE t ADD COLUMN {PLANTS['column']} VARCHAR DEFAULT '{PLANTS['value']}'")
+    number = PLANTS["small number"]
+    star.sql("north", f"UPDATE t SET id = '{PLANTS['identifier']}', crea = {number}, sex = '{PLANTS['value']}' "
+             "WHERE id = 'n0044'")  # fmt: skip
+    failing = f"error('{PLANTS['failure']}' || max(id))" if fail else "count(*)"
+
+    def change(content: dict[str, Any]) -> None:
+        content["datasets"]["stays"]["sql"] = (
+            f"SELECT * FROM t WHERE '{PLANTS['sql']}' <> '' AND (SELECT {failing} FROM t) IS NOT NULL"
+        )
+
+    star.edit_party("north", change)
+
+
+def _run(world: Any, server: Any, exit_code: int) -> Any:
     verbose = {"PREFECT_LOGGING_LEVEL": "DEBUG"}
     done = world.command("run", str(world.job_file()), env={**server.env, **verbose})
-    assert done.returncode == (2 if fail else 0), done.stderr
-    _the_plants_were_reached(world, fail)
-    _wait_for_the_last_event(server, f"prefect.flow-run.{'Failed' if fail else 'Completed'}", world.job["name"])
+    assert done.returncode == exit_code, done.stderr
+    _wait_for_the_last_event(server, f"prefect.flow-run.{'Failed' if exit_code else 'Completed'}", world.job["name"])
+    return done
+
+
+def _nothing_is_found(world: Any, server: Any, done: Any) -> None:
     places: dict[object, bytes] = {**_kept(server.folder), **_kept(world.runs)}
     places |= {"standard output": done.stdout.encode(), "standard error": done.stderr.encode()}
     assert any(path.suffix == ".db" for path in places if isinstance(path, Path))

@@ -197,6 +197,7 @@ class CoordinatorLearning:
             attempt=phases.attempt,
             content=evaluation_content(job),
             deadline_s=self._plan.deadline_s,
+            fewest=self._plan.fewest(len(job.parties)),
         )
         phases.require(len(found.survivors), self._plan.fewest(len(job.parties)))
         pooled = judge(job.task, found.total, groups, max(phases.floor, CALIBRATION_LEAST))
