@@ -19,7 +19,7 @@ from .request import StatisticsRequest
 
 Floats = NDArray[np.float64]
 ToldCounts = Mapping[Key, int | None]
-_FACTORS = (1, 2, 3, 4, 6, 8, 12, 16)  # so many bins may be told as one for the sake of mean and deviation
+_FACTORS = (1, 2, 4, 8, 16)  # so many bins may be told as one for the sake of mean and deviation
 _PRECISIONS = (50, 10)  # to this part of a deviation, if there is a way, else to that
 
 

