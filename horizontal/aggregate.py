@@ -62,14 +62,15 @@ def aggregate(aggregator: Aggregator, matrix: Matrix) -> Floats:
 def weighted_mean(rows: Iterable[tuple[NDArray[np.float32], float]]) -> Floats:
     """The mean of (row, weight) pairs, taken one at a time: only one row has to be held. Of none it is empty."""
     total: Floats | None = None
-    weights = 0.0
+    weights, space = 0.0, np.empty(_COLUMNS)
     for row, weight in rows:
         weights += weight
         if total is None:
             total = row * np.float64(weight)
             continue
         for start in range(0, len(row), _COLUMNS):
-            total[start : start + _COLUMNS] += row[start : start + _COLUMNS] * np.float64(weight)
+            part = row[start : start + _COLUMNS]
+            total[start : start + _COLUMNS] += np.multiply(part, weight, out=space[: len(part)], dtype=np.float64)
     if total is None:
         return np.zeros(0)
     total /= weights

@@ -141,7 +141,7 @@ CATALOGUE: dict[str, Words] = {
         "{party}'s update holds something that is no number, so it was not sent", "lower the learning rate"
     ),
     "update.too_large": Words(
-        "{party}'s update is larger than the masked sum can hold, so it was not sent",
+        "{party}'s update is larger than what would carry it can hold, so it was not sent",
         "lower the learning rate, clip updates, or set `secure_aggregation.bits: 64`",
     ),
     # --- refusals ---------------------------------------------------------------------------------------------------

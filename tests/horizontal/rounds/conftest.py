@@ -283,6 +283,12 @@ def _make_world(
     return World(problems, plan, folder, plan.scope.layout(first).flatten(shared))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _warm() -> None:
+    """The first optimiser of a process imports for seconds, which is not to be taken for a party's being late."""
+    torch.optim.SGD([nn.Parameter(torch.zeros(1))], fused=True).step()
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """As in a vault: one thread adds up in one order."""

@@ -59,15 +59,18 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_party_that_is_late_is_left_out_and_then_takes_part_again(make_world: Any) -> None:
-    world = make_world(plain(rounds=6, quorum=2, deadline_s=2.0, keep="last"))
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_party_that_is_late_is_left_out_and_then_takes_part_again(make_world: Any, secure: bool) -> None:
+    plan = plain(rounds=6, quorum=4, deadline_s=3.0, keep="last", secure=secure)
+    world = make_world(plan, sizes=(20, 12, 30, 9, 14))
     went_on = threading.Event()
     _before_round(world.problems["p1"], 1, lambda: went_on.wait(30))
-    _before_round(world.problems["p0"], 3, lambda: _until(lambda: world.count("p1", Step.OFFER) == 2))
-    world.run(on_round=lambda report: went_on.set() if report.round == 1 else None)
+    # The rows of a masked sum are an exchange as well.
+    _before_round(world.problems["p0"], 3, lambda: _until(lambda: world.count("p1", Step.OFFER) >= 2 + secure))
+    world.run(secure=secure, on_round=lambda report: went_on.set() if report.round == 1 else None)
     survivors = [report.survivors for report in world.result.history[1:]]
-    without, everyone = ("p0", "p2"), ("p0", "p1", "p2")
-    assert survivors == [everyone, without, without, without, everyone, everyone]
+    without, everyone = ("p0", "p2", "p3", "p4"), ("p0", "p1", "p2", "p3", "p4")
+    assert survivors[:2] == [everyone, without] and survivors[-2:] == [everyone, everyone]
     assert not _codes(world)
     assert len({tuple(world.weights(name).items()) for name in world.parties}) == 1  # it got the result as well
 
