@@ -77,7 +77,8 @@ p { margin: .5rem 0; }
 .headline { margin: 1rem 0; font-size: 1.3rem; line-height: 1.35; font-weight: 600; color: var(--together); }
 .note { padding: .5rem .75rem; border-left: 3px solid var(--first); background: var(--wash); font-size: .95rem; }
 .wide { overflow-x: auto; }
-.tall { max-height: 30rem; overflow-y: auto; }
+.tall { max-height: 30rem; margin: .75rem 0; overflow-y: auto; }
+.tall table { margin: 0; }
 .tall thead th { position: sticky; top: 0; background: var(--paper); }
 .tall tr.strong td { position: sticky; bottom: 0; background: var(--paper); }
 .held { color: var(--faint); }

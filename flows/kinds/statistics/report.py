@@ -160,7 +160,7 @@ def median_text(one: Mapping[str, Any]) -> str:
 
 def curve_headers(curve: Mapping[str, Any]) -> list[str]:
     """Of the table of one curve's strata."""
-    return [curve["name"], "patients", "events", "median", "last step", "survival then (95 % interval)"]
+    return [curve["name"], "patients", "events", "median", "last step", "survival then (95 %)"]
 
 
 def strata_cells(curve: Mapping[str, Any]) -> list[list[str]]:
