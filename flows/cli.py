@@ -6,8 +6,10 @@ import json as json_module
 import os
 import sys
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
@@ -230,12 +232,14 @@ def schema(kind: str | None = None) -> None:
     kind
         Of this kind of job only.
     """
+    from pydantic import TypeAdapter
+
     from .kinds import KINDS, room
 
     if kind is not None and kind not in KINDS:
         raise InputError("job.invalid", problem=f"there are jobs of kind {' or '.join(KINDS)}", where="schema")
-    schemas = [room(one, "job").JOB.model_json_schema() for one in (KINDS if kind is None else (kind,))]
-    whole = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    any_of_them: Any = reduce(or_, (room(one, "job").JOB for one in (KINDS if kind is None else (kind,))))
+    whole = TypeAdapter(any_of_them).json_schema()
     sys.stdout.write(json_module.dumps(whole, indent=2) + "\n")
 
 

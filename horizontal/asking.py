@@ -32,14 +32,15 @@ def give_once(
     attempt: int,
     content: str,
     data: str,
+    wait_s: float,
 ) -> None:
     """A party's side: give `values` to the one sum that is asked for.
 
-    `content` and `data` are those of `Sum` and `Giving.offer`: the sum may be asked again over the same rows. Raises
-    what `giving` raises, and `PeerFailure`.
+    `content` and `data` are those of `Sum` and `Giving.offer`: the sum may be asked again over the same rows. C may
+    take `wait_s` for the others. Raises what `giving` raises, and `PeerFailure`.
     """
     while True:
-        order = channel.receive(topic, Step.ASK, Step.RESULT, *giving.steps)
+        order = channel.receive(topic, Step.ASK, Step.RESULT, *giving.steps, timeout_s=wait_s)
         if order.step is Step.RESULT:
             return
         if order.step is not Step.ASK:

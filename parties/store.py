@@ -115,12 +115,13 @@ class Store:
             columns.append(Column(name, kind, values))
         return columns
 
-    def label(self, name: str, row_ids: NDArray[Any]) -> NDArray[np.float32]:
+    def label(self, name: str, row_ids: NDArray[Any], *, may_be_constant: bool = False) -> NDArray[np.float32]:
         """A binary label of the given rows, in that order: 0 and 1, shape ``(rows,)``.
 
-        Raises `InputError` for a label that is missing somewhere, constant, or not 0 and 1.
+        Raises `InputError` for a label that is missing somewhere, constant unless that may be, or not 0 and 1.
         """
-        return labels.binary(self._target(name, row_ids, "data.label_not_binary"), self._about(name))
+        values = self._target(name, row_ids, "data.label_not_binary")
+        return labels.binary(values, self._about(name), may_be_constant=may_be_constant)
 
     def target_number(self, name: str, row_ids: NDArray[Any]) -> NDArray[np.float32]:
         """A number to be learnt of the given rows, in that order, ``(rows,)``.

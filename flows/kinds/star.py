@@ -56,7 +56,7 @@ def _short(value: Any) -> Any:
 
 Columns = Annotated[
     tuple[ColumnInStar, ...],
-    BeforeValidator(_short),
+    BeforeValidator(_short, json_schema_input_type=tuple[str | ColumnInStar, ...]),
     Field(min_length=1, max_length=1000, title="Columns", description="What every party brings."),
 ]
 

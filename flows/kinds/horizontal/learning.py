@@ -104,6 +104,7 @@ class PartyLearning:
             attempt=phases.attempt,
             content=evaluation_content(self._job),
             data=phases.data_digest,
+            wait_s=self._plan.deadline_s + phases.channel.timeout_s,
         )
         if self._job.alone:
             alone = self._problem_of("alone")

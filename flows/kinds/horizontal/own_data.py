@@ -19,7 +19,8 @@ def read_target(store: Store, job: HorizontalJob, row_ids: NDArray[Any]) -> Targ
         return Target("survival", *store.durations(label.duration, label.event, row_ids))
     if label.task == "regression":
         return Target("regression", store.target_number(str(label.column), row_ids))
-    return Target("binary", store.label(str(label.column), row_ids))
+    # A hospital where nobody had the outcome, or everybody, takes part all the same.
+    return Target("binary", store.label(str(label.column), row_ids, may_be_constant=True))
 
 
 def read_parts(store: Store, job: HorizontalJob, party: str, row_ids: NDArray[Any], target: Target) -> Parts:

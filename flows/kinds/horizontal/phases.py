@@ -19,7 +19,7 @@ from ....horizontal.codes import NumberCode
 from ....horizontal.counting import OwnRows
 from ....horizontal.model_spec import code_digest
 from ....horizontal.schema import drift
-from ....horizontal.splits import Parts, check_rows, split_by_column, split_by_hash
+from ....horizontal.splits import Parts
 from ....horizontal.statistics import StatisticsParty, standardise, standards_request
 from ....horizontal.targets import Target
 from ....parties.events import Drift, Phase, Progress
@@ -31,6 +31,7 @@ from ...phases import digest_of_rows
 from ...publisher import Publisher
 from ..star_phases import CoordinatorPhases, PartyPhases, specs_of
 from .job import HorizontalJob, OwnModel
+from .own_data import read_parts, read_target
 from .plan import plan_of
 
 if TYPE_CHECKING:
@@ -61,24 +62,8 @@ class HorizontalParty(PartyPhases[HorizontalJob]):
 
     def read_more(self) -> None:
         """The target, and which rows are held out."""
-        label, split = self.job.label, self.job.split
-        if label.duration is not None and label.event is not None:
-            self.target = Target("survival", *self.store.durations(label.duration, label.event, self.row_ids))
-        elif label.task == "regression":
-            self.target = Target("regression", self.store.target_number(str(label.column), self.row_ids))
-        else:
-            self.target = Target("binary", self.store.label(str(label.column), self.row_ids))
-        if split.column is not None:
-            self.parts = split_by_column(self.store.part(split.column, self.row_ids))
-        else:
-            self.parts = split_by_hash(
-                self.row_ids,
-                self.target.stratum(),
-                split.validation_share,
-                split.test_share,
-                self.job.rounds.seed,
-            )
-        check_rows(self.parts, self.me)
+        self.target = read_target(self.store, self.job, self.row_ids)
+        self.parts = read_parts(self.store, self.job, self.me, self.row_ids, self.target)
 
     def digest_of_data(self) -> str:
         """SHA-256 over columns, target and split."""

@@ -80,4 +80,4 @@ def _short(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-Strategy = Annotated[StrategyForm, BeforeValidator(_short)]
+Strategy = Annotated[StrategyForm, BeforeValidator(_short, json_schema_input_type=StrategyName | StrategyForm)]

@@ -34,6 +34,9 @@ def _grouping(value: Any) -> Any:
     return {"column": value} if isinstance(value, str) else value
 
 
+_Grouping = Annotated[GroupingForm, BeforeValidator(_grouping, json_schema_input_type=str | GroupingForm)]
+
+
 def _table(value: Any) -> Any:
     return {"by": value} if isinstance(value, list | tuple) else value
 
@@ -41,14 +44,19 @@ def _table(value: Any) -> Any:
 class TableForm(Form):
     """Counts of patients by one to three columns, with all margins."""
 
-    by: tuple[Annotated[GroupingForm, BeforeValidator(_grouping)], ...] = Field(
-        min_length=1, max_length=3, title="By", description="The columns."
+    by: tuple[Annotated[GroupingForm, BeforeValidator(_grouping, json_schema_input_type=str | GroupingForm)], ...] = (
+        Field(min_length=1, max_length=3, title="By", description="The columns.")
     )
 
     @property
     def name(self) -> str:
         """What the table is called."""
         return " × ".join(one.column for one in self.by)
+
+
+_Table = Annotated[
+    TableForm, BeforeValidator(_table, json_schema_input_type=tuple[str | GroupingForm, ...] | TableForm)
+]
 
 
 class CurveForm(Form):
@@ -59,7 +67,7 @@ class CurveForm(Form):
     event: str = Field(title="Event", description="1 if the event came, 0 if it did not.")
     until: float = Field(gt=0, title="Until", description="Where the curve ends, a multiple of the unit.")
     unit: float = Field(default=1.0, gt=0, title="Unit", description="The grid that times are counted on.")
-    by: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+    by: Annotated[tuple[str, ...], BeforeValidator(_names, json_schema_input_type=str | tuple[str, ...])] = Field(
         default=(), max_length=8, title="By", description="Categories: a curve for each of their levels."
     )
 
@@ -71,7 +79,7 @@ class StatisticsJob(StarJob):
     phases: ClassVar[tuple[Phase, ...]] = (Phase.AGREE, Phase.MEASURE, Phase.CLOSE)
 
     kind: Literal["statistics"] = Field(default="statistics", title="Kind", description="The kind of job.")
-    tables: tuple[Annotated[TableForm, BeforeValidator(_table)], ...] = Field(
+    tables: tuple[_Table, ...] = Field(
         default=(), max_length=32, title="Tables", description="Counts by one to three columns, with their margins."
     )
     curves: tuple[CurveForm, ...] = Field(default=(), max_length=16, title="Curves", description="Kaplan-Meier curves.")
