@@ -148,3 +148,33 @@ def test_without_validation_rows_the_last_model_is_kept(make_world: Any) -> None
     plan = RoundsPlan(rounds=3, secure=False, batch_size=8, deadline_s=10.0, patience=1)
     outcome = make_world(plan, held_out=0).run().result
     assert outcome.round == 3 and [one.validation_loss for one in outcome.history] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        {"objective": Objective("scaffold")},
+        {"weighted": False},
+        {"transforms": (Transform("clip", norm=0.3),)},
+        {"sample": 3, "quorum": 3},
+        {"optimizer": ServerOptimizer(momentum=0.5), "patience": 1},
+        {"scope": Scope(batch_norm=True)},
+    ],
+)
+def test_under_masks_a_training_is_the_same_to_the_bound_of_fixed_point(
+    make_world: Any, make_network: Any, pieces: Any
+) -> None:
+    results = []
+    for secure in (True, False):
+        plan = RoundsPlan(rounds=3, secure=secure, batch_size=8, deadline_s=10.0, keep="last", **pieces)
+        batch_norm = plan.scope.batch_norm
+        world = make_world(
+            plan,
+            str(secure),
+            sizes=(20, 12, 30, 9),
+            module=lambda seed, bn=batch_norm: make_network(seed, batch_norm=bn),
+        )
+        results.append(world.run(secure=secure).result)
+    masked, plain = results
+    np.testing.assert_allclose(masked.model, plain.model, rtol=0, atol=2e-5)
+    assert [one.survivors for one in masked.history] == [one.survivors for one in plain.history]
