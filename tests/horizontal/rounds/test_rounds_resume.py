@@ -45,6 +45,18 @@ def _world(make_world: Callable[..., Any], make_network: Any, name: str, pieces:
     )
 
 
+_WHOLE: dict[tuple[str, str, bool], Any] = {}
+
+
+def _whole(make_world: Any, make_network: Any, pieces: str, *, keep: str = "best", secure: bool = False) -> Any:
+    """The uninterrupted training, run once."""
+    key = pieces, keep, secure
+    if key not in _WHOLE:
+        world = _world(make_world, make_network, "whole", pieces, keep=keep, secure=secure)
+        _WHOLE[key] = world.run(secure=secure)
+    return _WHOLE[key]
+
+
 def _same(found: Any, wanted: Any) -> None:
     assert found.result.model.tobytes() == wanted.result.model.tobytes()
     assert found.result.round == wanted.result.round
@@ -60,7 +72,7 @@ def _same(found: Any, wanted: Any) -> None:
 def test_a_killed_training_ends_as_an_uninterrupted_one(
     make_world: Any, make_network: Any, kill: Any, killed: str
 ) -> None:
-    wanted = _world(make_world, make_network, "whole", "scaffold").run()
+    wanted = _whole(make_world, make_network, "scaffold")
     who, step, count = KILLS[killed]
     stopped = _world(make_world, make_network, "killed", "scaffold").run(before={who: kill(step, count)})
     assert isinstance(stopped.outcomes[who], BaseException)
@@ -75,7 +87,7 @@ def test_a_killed_training_ends_as_an_uninterrupted_one(
 def test_a_training_can_be_killed_many_times(
     make_world: Any, make_network: Any, kill: Any, pieces: str, keep: str
 ) -> None:
-    wanted = _world(make_world, make_network, "whole", pieces, keep=keep).run()
+    wanted = _whole(make_world, make_network, pieces, keep=keep)
     for attempt, (who, step, _) in enumerate(KILLS.values(), 1):
         stopped = _world(make_world, make_network, "killed", pieces, keep=keep)
         stopped.run(attempt=attempt, before={who: kill(step, 2)})
@@ -113,7 +125,7 @@ SECURE_KILLS = {
 def test_a_killed_training_under_masks_ends_as_an_uninterrupted_one(
     make_world: Any, make_network: Any, kill: Any, killed: str, pieces: str
 ) -> None:
-    wanted = _world(make_world, make_network, "whole", pieces, secure=True).run(secure=True)
+    wanted = _whole(make_world, make_network, pieces, secure=True)
     who, step, count = SECURE_KILLS[killed]
     stopped = _world(make_world, make_network, "killed", pieces, secure=True)
     stopped.run(secure=True, before={who: kill(step, count)})
