@@ -245,7 +245,10 @@ class VectorReader:
         size = min(CHUNK_ITEMS, len(self.vector) - self._filled)
         if part is None or len(message.arrays) != 1 or part.dtype != self.vector.dtype or part.shape != (size,):
             return False
-        self.vector[self._filled : self._filled + size] = part
+        if self._chunks == 1:
+            self.vector = part  # it is a view of its own frame: nothing to copy
+        else:
+            self.vector[self._filled : self._filled + size] = part
         self._filled += size
         if self._seen == 0:
             self.fields = {k: v for k, v in message.fields.items() if k not in ("sum", "chunk", "chunks")}
