@@ -54,9 +54,7 @@ class Phases(Generic[J]):
         """Policy first, then own data, then the job with every peer: nothing leaves before."""
         self.grant = self.home.config.policy.check(self.job.terms(self.me))
         self.look_at_own()
-        self.run = self.state.begin_attempt(
-            self._run_name, self.digest, fixed_seed=self.home.config.seed, fresh=self._fresh
-        )
+        self.run = self._begin()
         _log.info("attempt %d at run %s", self.run.attempt, self._run_name)
         offer = self.offer()
         proposal = {
@@ -70,6 +68,11 @@ class Phases(Generic[J]):
         theirs = {peer: self._compare(channel) for peer, channel in self.channels.items()}
         self.agreed(theirs)
         self.tell(Fingerprint(name="job", value=self.digest))
+
+    def _begin(self) -> Run:
+        return self.state.begin_attempt(
+            self._run_name, self.digest, fixed_seed=self.home.config.seed, fresh=self._fresh
+        )
 
     @abstractmethod
     def look_at_own(self) -> None:
@@ -90,8 +93,12 @@ class Phases(Generic[J]):
                 self.tell(Traffic(peer=peer, topic=topic, sent=channel.sent[topic], received=channel.received[topic]))
         self.tell(Fingerprint(name="ledger", value=Ledger(self.home).verify().head))
         if self.done:
-            self.state.finish(self._run_name)
-            self.checkpoints.clear()
+            self.finish()
+
+    def finish(self) -> None:
+        """The run has ended well: note it, and forget what another attempt would have gone on from."""
+        self.state.finish(self._run_name)
+        self.checkpoints.clear()
 
     def _compare(self, channel: Channel) -> Mapping[str, Any]:
         """Stop at the first field of the job that differs; return all that the peer said."""

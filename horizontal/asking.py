@@ -4,7 +4,7 @@
 
     1  C→k  ASK     the sum's number and who is asked
     2  k↔C  the sum (`summing`, `secagg`)
-    3  C→k  RESULT  C has it, or has given up: k goes on
+    3  C→k  RESULT  C has it: k goes on
 
 **Who learns what**: as in the sum; k learns nothing of it here.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..parties.errors import PeerFailure
 from ..parties.network.channel import Channel
 from ..parties.network.message import Step, Topic
 from .fixed_point import Encoding
@@ -68,10 +69,15 @@ def gather_once(
     deadline_s: float,
     fewest: int,
 ) -> Gathered:
-    """The coordinator's side: what `give_once` of all parties that are there comes to, if `fewest` are."""
+    """The coordinator's side: what `give_once` of all parties that are there comes to.
+
+    Raises `PeerFailure` ``rounds.quorum`` if fewer than `fewest` are in the sum.
+    """
     names = members.names
     members.tell(names, topic, Step.ASK, 1, {"parties": list(names)})
     one = Sum(job_digest, attempt, 1, content, names, strict=False)
     found = gathering.gather(members, topic, one, size, encoding, deadline_s=deadline_s, fewest=fewest)
+    if len(found.survivors) < fewest:
+        raise PeerFailure("rounds.quorum", count=len(found.survivors), allowed=fewest)
     members.tell(members.names, topic, Step.RESULT, 2, answer=False)
     return found

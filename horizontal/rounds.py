@@ -139,6 +139,7 @@ class _Coordinator:
         for report in course.history:
             last = report is course.history[-1]
             tell(replace(report, resumed_from=course.round if last else None))
+        self._require(len(self._members.names))
         if self._gathering is not None and not course.finished:
             self._finish_pending(self._gathering, course, checkpoints, tell)
             if self._plan.weighted and not set(self._members.names) <= set(course.rows_of):

@@ -120,7 +120,7 @@ CATALOGUE: dict[str, Words] = {
         "{party}'s duration '{column}' is null or not above zero in {count} rows", "drop those rows in the SQL"
     ),
     "schema.differs": Words(
-        "the data of {count} parties differ from the columns that the job names",
+        "parties whose data differ from the columns that the job names: {count}",
         "see the list above: mend the parties' SQL, types or units, or the job's columns",
     ),
     "model.unknown": Words(

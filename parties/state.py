@@ -48,7 +48,7 @@ class Run:
     run: str
     job_digest: str
     attempt: int
-    status: str  # unfinished, finished
+    status: str  # unfinished, finished: before this attempt
     private_seed: int
     data_digest: str | None  # of the rows that the last attempt trained on
 
@@ -89,17 +89,21 @@ class State:
             finally:
                 connection.close()  # an open transaction is rolled back
 
-    def begin_attempt(self, run: str, job_digest: str, *, fixed_seed: int | None, fresh: bool) -> Run:
+    def begin_attempt(
+        self, run: str, job_digest: str, *, fixed_seed: int | None, fresh: bool, even_finished: bool = False
+    ) -> Run:
         """Note a new attempt at a run, before anything leaves.
 
         The attempt's number only rises. `private_seed` stays the same for all attempts, so that a resumed run draws
-        what an uninterrupted one would have drawn; `fresh` forgets it and the alignment.
+        what an uninterrupted one would have drawn; `fresh` forgets it and the alignment. So does a run that is
+        finished here, unless `even_finished`: others may have been stopped before they could finish it, and go on.
         """
         with self.transaction() as connection:
             known = connection.execute(
                 "SELECT job_digest, attempt, status, private_seed, data_digest FROM runs WHERE run = ?", [run]
             ).fetchone()
-            goes_on = known is not None and known[0] == job_digest and known[2] == "unfinished" and not fresh
+            finished = known is not None and known[2] == "finished"
+            goes_on = known is not None and known[0] == job_digest and not fresh and (even_finished or not finished)
             attempt = known[1] + 1 if known else 1
             if known and goes_on:
                 seed, data_digest = int(known[3]), known[4]
@@ -110,7 +114,7 @@ class State:
                 "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, 'unfinished', ?, NULL, ?, current_localtimestamp())",
                 [run, job_digest, attempt, str(seed), data_digest],
             )
-        return Run(run, job_digest, attempt, "unfinished", seed, data_digest)
+        return Run(run, job_digest, attempt, "finished" if goes_on and finished else "unfinished", seed, data_digest)
 
     def private_seed(self, run: str) -> int | None:
         """What this party drew its weights and dropout from in a run; None for a run that it does not know."""
@@ -122,6 +126,12 @@ class State:
         """Note that a run has ended well."""
         with self.transaction() as connection:
             connection.execute("UPDATE runs SET status = 'finished' WHERE run = ?", [run])
+
+    def finished_runs(self) -> list[str]:
+        """The runs that have ended well."""
+        with self.transaction() as connection:
+            rows = connection.execute("SELECT run FROM runs WHERE status = 'finished' ORDER BY run").fetchall()
+        return [row[0] for row in rows]
 
     def note_data(self, run: str, *, sql_digest: str, data_digest: str) -> None:
         """Keep the digests of the SQL and of the rows that this attempt trains on."""

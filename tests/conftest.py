@@ -152,12 +152,15 @@ class World:
         phases: Sequence[Phase] | None = None,
         fresh: bool = False,
         timeout_s: float = 30.0,
+        leaves: dict[str, Phase] | None = None,
     ) -> Journal:
         """Run the job with every vault a thread of this process: the same code, without the seconds to start four.
 
-        `jobs` gives some members another job. Raises what explains a failure best, as a flow does.
+        `jobs` gives some members another job, and some break down when they should begin what `leaves` says. Raises
+        what explains a failure best, as a flow does.
         """
-        job, journal = self.load_job(), Journal(run)
+        job = self.load_job()
+        self.journal = journal = Journal(run)
         ends: dict[str, dict[str, socket.socket]] = {member: {} for member in job.members}
         for left, right in job.links:
             ends[left][right], ends[right][left] = socket_pair()
@@ -166,7 +169,8 @@ class World:
             mine = (jobs or {}).get(member, job)
             commands: queue.Queue[bytes] = queue.Queue()
             for phase in phases or job.phases:
-                commands.put(json.dumps({"phase": phase}).encode())
+                broken = (leaves or {}).get(member) is phase
+                commands.put(b"{}" if broken else json.dumps({"phase": phase}).encode())
             if Phase.CLOSE not in (phases or job.phases):
                 commands.put(b'{"phase": "close"}')
             opening = vault.Open(job=mine.canonical(), run=run, fresh=fresh, timeout_s=timeout_s)

@@ -4,9 +4,12 @@
 
     AGREE  JOB     both ways  the job (`flows.phases`); k adds whether its data differ from the job's columns, its
                               smallest cohort, whether its rows are those of the last attempt; both the digest of the
-                              code of the job's own model
+                              code of the job's own model, and whether this run is finished there
            RESUME  C→k        how many parties' data differ (then all stop), the highest floor, whether to start over,
                               the number of this attempt: the highest of all members'
+
+A member that has finished a run keeps its last checkpoints until its next run: another one may have been stopped just
+before it could finish, and then all go on once more. Only where a run is finished everywhere does it start over.
 """
 
 from __future__ import annotations
@@ -21,11 +24,13 @@ from ...horizontal.secagg_memory import SumMemory
 from ...horizontal.secagg_party import SecureGiving
 from ...horizontal.summing import Gathering, Giving, PlainGathering, PlainGiving
 from ...parties import events
-from ...parties.errors import InputError, PeerFailure
+from ...parties.checkpoint import Checkpoints
+from ...parties.errors import InputError
 from ...parties.events import Count
 from ...parties.identity import Identity, key_of
 from ...parties.network.channel import Channel
 from ...parties.network.message import Step, Topic
+from ...parties.state import Run
 from ...parties.store import Store
 from ...parties.table import Column
 from ..phases import Phases
@@ -45,6 +50,24 @@ class StarPhases(Phases[J]):
 
     floor = 1
     attempt = 0  # all members' own, once they have agreed: sums are named by it
+
+    def _begin(self) -> Run:
+        for run in self.state.finished_runs():
+            if run != self._run_name:
+                Checkpoints(self.home.run_folder(run) / "checkpoints", party=self.me).clear()
+        return self.state.begin_attempt(
+            self._run_name, self.digest, fixed_seed=self.home.config.seed, fresh=self._fresh, even_finished=True
+        )
+
+    def finish(self) -> None:
+        """Note it."""
+        self.state.finish(self._run_name)
+
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier attempt has finished this run here."""
+        assert self.run is not None
+        return self.run.status == "finished"
 
     def code(self) -> str:
         """The digest of the code of the job's own model; empty without one."""
@@ -94,7 +117,7 @@ class PartyPhases(StarPhases[J]):
         changed = self.run.data_digest not in (None, self.data_digest)
         self.state.note_data(self.run.run, sql_digest=self.store.sql_digest, data_digest=self.data_digest)
         said = {"differs": self.differs, "cohort": self.grant.cohort, "changed": changed}
-        return {**said, "code": self.code()}
+        return {**said, "code": self.code(), "finished": self.finished}
 
     def agreed(self, theirs: Mapping[str, Mapping[str, Any]]) -> None:
         """Hear whether all parties' data are what the job says, and how small a group may be."""
@@ -154,7 +177,7 @@ class CoordinatorPhases(StarPhases[J]):
 
     def offer(self) -> dict[str, Any]:
         """The code of the job's own model."""
-        return {"code": self.code()}
+        return {"code": self.code(), "finished": self.finished}
 
     def agreed(self, theirs: Mapping[str, Mapping[str, Any]]) -> None:
         """Tell all parties what came of it."""
@@ -167,7 +190,8 @@ class CoordinatorPhases(StarPhases[J]):
         self.floor = max(1, *(said["cohort"] for said in theirs.values()))
         assert self.run is not None
         self.attempt = max(self.run.attempt, *(said["attempt"] for said in theirs.values()))
-        over = self._fresh or any(said.get("changed") for said in theirs.values())
+        everywhere = self.finished and all(said.get("finished") is True for said in theirs.values())
+        over = self._fresh or everywhere or any(said.get("changed") for said in theirs.values())
         for channel in self.channels.values():
             said = {"differing": differing, "floor": self.floor, "start_over": bool(over), "attempt": self.attempt}
             channel.send(Topic.AGREE, Step.RESUME, said)
@@ -190,11 +214,6 @@ class CoordinatorPhases(StarPhases[J]):
     def gathering(self) -> Gathering:
         """The coordinator's side of sums, as the job says."""
         return self._secure() if self.job.secure_aggregation else PlainGathering()
-
-    def require(self, count: int, allowed: int) -> None:
-        """Raise `PeerFailure` ``rounds.quorum`` where too few parties are left."""
-        if count < allowed:
-            raise PeerFailure("rounds.quorum", count=count, allowed=allowed)
 
     def close(self) -> None:
         """Forget the sum that was added up last."""

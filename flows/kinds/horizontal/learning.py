@@ -200,7 +200,6 @@ class CoordinatorLearning:
             deadline_s=self._plan.deadline_s,
             fewest=self._plan.fewest(len(job.parties)),
         )
-        phases.require(len(found.survivors), self._plan.fewest(len(job.parties)))
         pooled = judge(job.task, found.total, groups, max(phases.floor, CALIBRATION_LEAST))
         for group in (pooled.overall, *pooled.subgroups):
             self._tell_group(group, groups)
