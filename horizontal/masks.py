@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from ..parties.network.message import Array
 
 KEY_NBYTES = 32
+TAG_NBYTES = 16  # what a seal is longer by
 _PIECE_NBYTES = 1 << 18  # of a mask at a time: it stays in the processor's cache
 _ZEROS = bytes(_PIECE_NBYTES)
 _BLOCK_NBYTES = 16

@@ -27,9 +27,10 @@ learn who takes part. The weights of a weighted mean are the caller's business: 
 
 **Adversary**: C may do what it likes together with fewer than a third of the parties asked. Of a party's b and masking
 key at most one can be put together, since t > 2n/3 of the parties signed one and the same U3; replayed keys of an
-earlier sum are not in the roster that they signed. That the parties asked are those of the job is for the caller to
-check. A party that lies about its own numbers is not found out (no robust aggregator works on masked numbers); one that
-lies about shares makes the sum fail, and is named where that can be known.
+earlier sum are not in the roster that they signed. Those asked and those in U3 are never fewer than the quorum that a
+party was made with. That they are parties of the job, and that all were told the same (`Sum.terms`), is for the caller
+to see to. A party that lies about its own numbers is not found out (no robust aggregator works on masked numbers); one
+that lies about shares makes the sum fail, and is named where that can be known.
 
 **Repetition**: two sums over the same content with one party fewer give away that party. So a party keeps the digest of
 every content that it helped to unmask, over all jobs, and helps no second time (`Sum.strict`). That holds against a
@@ -89,7 +90,7 @@ def digest(*parts: bytes | str) -> bytes:
 def sum_digest(one: Sum) -> bytes:
     """What names one sum: whatever is signed, sealed or derived for it is bound to this."""
     rule = "strict" if one.strict else "repeatable"
-    return digest("sum", one.job, str(one.attempt), str(one.number), one.content, rule, *one.parties)
+    return digest("sum", one.job, str(one.attempt), str(one.number), one.content, one.terms, rule, *one.parties)
 
 
 def commitment(one: bytes, party: str, seed: bytes) -> bytes:

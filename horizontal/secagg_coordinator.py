@@ -12,7 +12,7 @@ from ..parties.errors import PeerFailure
 from ..parties.network.message import Array, Message, Step, Topic
 from . import shamir
 from .fixed_point import ENCODINGS, Encoding
-from .masks import KeyPair, Masks, derived
+from .masks import TAG_NBYTES, KeyPair, Masks, derived
 from .members import Members
 from .secagg import (
     FEWEST,
@@ -27,6 +27,8 @@ from .secagg import (
 )
 from .secagg_memory import Pending, PendingFile
 from .summing import Gathered, Sum, order_of
+
+SEALED_NBYTES = 2 * shamir.SHARE_NBYTES + TAG_NBYTES  # what one party seals for another
 
 
 class SecureGathering:
@@ -61,7 +63,7 @@ class SecureGathering:
         members.tell(offers, topic, Step.ROSTER, one.number, {"roster": roster})
         shares = members.hear(
             offers, topic, Step.SHARES, one.number, deadline=_until(deadline_s),
-            accept=lambda name, message: _is_map_of(message, "sealed", set(offers) - {name}),
+            accept=lambda name, message: _is_map_of(message, "sealed", set(offers) - {name}, SEALED_NBYTES),
         )  # fmt: skip
         if len(shares) < allowed:
             return nothing

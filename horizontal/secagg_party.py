@@ -62,6 +62,9 @@ class _Roster:
 class SecureGiving:
     """The party's side with masks. `keys` are the public keys that the party has pinned for its peers.
 
+    `fewest` is the quorum that the job names: a sum over fewer parties is refused, whoever was asked or is left. With
+    ten parties, three of whom help the coordinator, a sum over two of these and one more would be that one's numbers.
+
     What `offer` and `handle` refuse, they raise: `PolicyRefusal` ``secagg.too_few``, ``secagg.repeated``,
     ``secagg.signature``, ``secagg.survivors`` and ``secagg.consent``; `PeerFailure` ``peer.shares`` and
     ``peer.protocol``; `InputError` ``home.key_unknown``, ``update.not_finite`` and ``update.too_large``.
@@ -70,8 +73,16 @@ class SecureGiving:
     steps = (Step.ROSTER, Step.INBOX, Step.SURVIVORS, Step.SIGNATURES)
 
     def __init__(
-        self, channel: Channel, topic: Topic, identity: Identity, keys: Mapping[str, bytes], memory: SumMemory
+        self,
+        channel: Channel,
+        topic: Topic,
+        identity: Identity,
+        keys: Mapping[str, bytes],
+        memory: SumMemory,
+        *,
+        fewest: int = FEWEST,
     ) -> None:
+        self._fewest = max(fewest, FEWEST)
         self._channel, self._topic, self._identity, self._memory = channel, topic, identity, memory
         self._me = channel.me
         self._pinned = {**keys, self._me: identity.public}
@@ -85,7 +96,7 @@ class SecureGiving:
         me, parties = self._me, one.parties
         if me not in parties or len(set(parties)) < len(parties):
             raise self._channel.refuse(self._topic, "a sum without this party, or with one twice")
-        require(len(parties), FEWEST)
+        require(len(parties), self._fewest)
         for name in parties:
             key_of(self._pinned, name, party=me)
         if self._latest is not None and (one.attempt, one.number) <= self._latest:
@@ -180,7 +191,7 @@ class SecureGiving:
         survivors = order_of(listed, held.dealt) if isinstance(listed, list) else ()
         if list(survivors) != listed or self._me not in survivors or held.survivors not in (None, survivors):
             raise PolicyRefusal("secagg.survivors", party=self._me)
-        require(len(survivors), threshold(len(held.asked)))
+        require(len(survivors), max(threshold(len(held.asked)), self._fewest))
         if held.survivors is None:
             self._held = held = held.signed(survivors)
             self._memory.hold(self._topic, held)

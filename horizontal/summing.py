@@ -38,6 +38,10 @@ class Sum:
     no party may help to unmask that content twice, whatever the round, the attempt and the job: the rule for models. A
     sum over data that stay as they are is not strict: it may be asked again and gives the same numbers, provided that
     the same parties are in it.
+
+    `terms` is the digest of all else that the coordinator has told a party and that bears on its numbers: weights,
+    ranges, a model to judge. A masked sum comes about only between parties with the same: if they were told different
+    things, numbers of one could be made to stand out. It does not make it another content.
     """
 
     job: str
@@ -46,6 +50,7 @@ class Sum:
     content: str
     parties: tuple[str, ...]  # those that were asked, in the job's order
     strict: bool = True
+    terms: str = ""
 
 
 @dataclass(frozen=True)
