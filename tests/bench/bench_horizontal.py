@@ -46,7 +46,7 @@ from isthmus.horizontal.problem import Validation
 from isthmus.horizontal.rounds import coordinate_rounds
 from isthmus.horizontal.tabular import linear, private_generator
 from isthmus.parties.checkpoint import Checkpoints
-from isthmus.parties.events import Phase, Progress
+from isthmus.parties.events import Phase, Progress, Round
 from isthmus.parties.home import PartyHome
 from isthmus.parties.ledger import Ledger
 from isthmus.parties.network.channel import Channel
@@ -147,6 +147,12 @@ def ours(homes: Homes, count: int) -> float:
             right[name].close()
 
     def told(report: RoundReport) -> None:
+        publishers["coordinator"](
+            Round(
+                round=report.round, loss=report.loss, validation_loss=report.validation_loss,
+                validation_score=report.validation_score, parties=report.survivors,
+            )
+        )  # fmt: skip
         ends.append(time.monotonic())
 
     with tempfile.TemporaryDirectory(dir=homes.folder) as folder:
