@@ -42,3 +42,15 @@ def test_importing_flows_loads_neither_prefect_nor_torch(tmp_path: Path) -> None
     # The command line answers --help at once, and a vault stays free of Prefect, because flows/__init__ is lazy.
     code = "import sys, isthmus.flows; print(sorted({'prefect', 'torch'} & set(sys.modules)))"
     assert python(code, tmp_path) == "[]"
+
+
+def test_jobs_are_read_and_rows_counted_without_torch() -> None:
+    code = (
+        "import sys; from pathlib import Path; from isthmus.flows.jobs import load_job; "
+        "[load_job(path) for path in Path(sys.argv[1]).glob('*.yaml')]; "
+        "import isthmus.flows.kinds.statistics.phases, isthmus.flows.kinds.horizontal.phases; "
+        "print(sorted({'prefect', 'torch'} & set(sys.modules)))"
+    )
+    words = [sys.executable, "-c", code, str(ROOT / "examples")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
