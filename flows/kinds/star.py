@@ -112,6 +112,11 @@ class StarJob(Job):
         """The coordinator speaks to every party, and no party to another."""
         return tuple((self.coordinator, name) for name in self.names)
 
+    @property
+    def fewest(self) -> int:
+        """How many parties a sum has to have at least: parties refuse to help to unmask one of fewer."""
+        return len(self.parties)
+
     def role(self, name: str) -> str:
         """Coordinator or party."""
         return "coordinator" if name == self.coordinator else "party"

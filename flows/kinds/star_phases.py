@@ -152,7 +152,8 @@ class PartyPhases(StarPhases[J]):
         """This party's side of sums, as the job says."""
         if not self.job.secure_aggregation:
             return PlainGiving(self.channel, topic)
-        return SecureGiving(self.channel, topic, Identity(self.home), self._keys(), self._memory())
+        identity, memory = Identity(self.home), self._memory()
+        return SecureGiving(self.channel, topic, identity, self._keys(), memory, fewest=self.job.fewest)
 
     def close(self) -> None:
         """Forget the sums that this party still holds shares of."""

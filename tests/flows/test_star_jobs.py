@@ -114,6 +114,13 @@ def test_parties_can_be_missing_only_where_the_job_has_a_quorum() -> None:
     assert _horizontal(rounds={"quorum": 4}).essential == {"coordinator"}
 
 
+def test_parties_hold_to_the_quorum_in_every_sum() -> None:
+    assert _horizontal().fewest == 5
+    assert _horizontal(rounds={"quorum": 4}).fewest == 4
+    assert _horizontal(rounds={"sample": 3}).fewest == 3
+    assert StatisticsJob.model_validate(_content("statistics")).fewest == 5
+
+
 def test_a_linear_model_is_named_by_what_it_learns() -> None:
     assert model_of(_horizontal(model={"kind": "logistic"})).kind == "linear"
     survival = _horizontal(model={"kind": "cox"}, label={"duration": "days", "event": "dead"})

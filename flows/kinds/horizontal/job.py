@@ -177,6 +177,13 @@ class HorizontalJob(StarJob):
         """Without a quorum nobody can be missing; with one, only the coordinator cannot."""
         return frozenset({self.coordinator} if self.rounds.quorum is not None else self.members)
 
+    @property
+    def fewest(self) -> int:
+        """The quorum; without one, all that a round asks."""
+        from .plan import plan_of
+
+        return plan_of(self).fewest(len(self.parties))
+
     def terms(self, name: str) -> Terms:
         """What one member's policy judges."""
         common: dict[str, Any] = {
