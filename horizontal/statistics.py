@@ -63,6 +63,7 @@ from .summing import Gathering, Giving, Sum
 Told = TypeVar("Told")
 Pass = Literal["counted", "binned", "spread"]
 PASSES: tuple[Pass, ...] = ("counted", "binned", "spread")
+_FARTHEST = 2.0**64  # no range that follows from counts by magnitude reaches as far
 OnPass = Callable[[int, int], None]  # sums that are done, sums in all
 
 
@@ -178,13 +179,19 @@ class StatisticsParty:
 
     def standardisation(self) -> tuple[NumberCode, ...]:
         """Take part in `standardise`."""
-        return self._told(
-            self._run(),
-            lambda content: tuple(
-                NumberCode(str(name), float(mean), float(scale), bool(indicator))
-                for name, mean, scale, indicator in content["codes"]
-            ),
+        return self._told(self._run(), self._codes)
+
+    def _codes(self, content: Mapping[str, Any]) -> tuple[NumberCode, ...]:
+        """The codes that C tells; raises `ValueError` for those of other columns and for what cannot be one."""
+        codes = tuple(
+            NumberCode(str(name), float(mean), float(scale), bool(indicator))
+            for name, mean, scale, indicator in content["codes"]
         )
+        if [code.name for code in codes] != [spec.name for spec in self._request.numbers]:
+            raise ValueError("codes of other columns")
+        if not all(math.isfinite(code.mean) and 0 < code.scale < math.inf for code in codes):
+            raise ValueError("no mean, or no scale")
+        return codes
 
     def _run(self) -> Message:
         while True:
@@ -223,18 +230,20 @@ class StatisticsParty:
             values = self._rows.binned(ranges or [])
         else:
             values = self._rows.spread(ranges or [], centres or [])
-        content = _content(self._request, which, ranges or [], centres or [])
-        one = Sum(self._job, self._attempt, number, content, tuple(parties or ()), strict=False)
+        content, terms = _content(self._request, which), _terms(ranges or [], centres or [])
+        one = Sum(self._job, self._attempt, number, content, tuple(parties or ()), strict=False, terms=terms)
         self._giving.offer(one, values, EXACT, data=self._data)
 
     def _are_asked(self, parties: object) -> bool:
         """Whether these are parties of the job, and this one among them."""
-        return isinstance(parties, list) and self._channel.me in parties and self._parties.issuperset(parties)
+        if not isinstance(parties, list) or not all(isinstance(name, str) for name in parties):
+            return False
+        return self._channel.me in parties and self._parties.issuperset(parties)
 
     def _told(self, order: Message, read: Callable[[Mapping[str, Any]], Told]) -> Told:
         try:
             return read(json.loads(order.arrays["result"].tobytes()))
-        except (KeyError, TypeError, ValueError) as failure:
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as failure:
             raise self._channel.refuse(Topic.STATISTICS, "a result that is none") from failure
 
 
@@ -264,8 +273,8 @@ class _Asking:
         self, which: Pass, shapes: Shapes, ranges: Sequence[Range] = (), centres: Sequence[float] = ()
     ) -> dict[str, Floats]:
         """The parts of one sum."""
-        content = _content(self._request, which, ranges, centres)
-        one = Sum(self._job, self._attempt, self._number, content, self.parties, strict=False)
+        content, terms = _content(self._request, which), _terms(ranges, centres)
+        one = Sum(self._job, self._attempt, self._number, content, self.parties, strict=False, terms=terms)
         fields = {
             "pass": which,
             "request": self._request.digest(),
@@ -300,14 +309,20 @@ class _Asking:
         )
 
 
-def _content(request: StatisticsRequest, which: Pass, ranges: Sequence[Range], centres: Sequence[float]) -> str:
+def _content(request: StatisticsRequest, which: Pass) -> str:
     """The digest of what one sum is over; with the party's own rows it says which numbers are in it.
 
-    What changes none of them (floor, quantiles) is left out: another floor does not make it another sum.
+    What changes none of them (floor, quantiles) is left out: another floor does not make it another sum. So are the
+    ranges and centres that C announces, or it would shift one by a trifle, ask again, and leave a party out.
     """
     numbers = replace(request, floor=1, quantiles=()).digest()
+    return hashlib.sha256(f"isthmus sum {json.dumps([numbers, which])}".encode()).hexdigest()
+
+
+def _terms(ranges: Sequence[Range], centres: Sequence[float]) -> str:
+    """The digest of what C has announced: there is no masked sum of parties that were told different ranges."""
     announced = [[float(one.low).hex(), float(one.high).hex()] for one in ranges], [float(one).hex() for one in centres]
-    return hashlib.sha256(f"isthmus sum {json.dumps([numbers, which, *announced])}".encode()).hexdigest()
+    return hashlib.sha256(f"isthmus announced {json.dumps(announced)}".encode()).hexdigest()
 
 
 def _numbers(found: object, count: int) -> list[float] | None:
@@ -321,6 +336,6 @@ def _ranges(found: object, count: int) -> list[Range] | None:
     if not isinstance(found, list) or len(found) != count:
         return None
     pairs = [_numbers(one, 2) for one in found]
-    if any(pair is None or pair[0] > pair[1] for pair in pairs):
+    if any(pair is None or not -_FARTHEST < pair[0] <= pair[1] < _FARTHEST for pair in pairs):
         return None
     return [Range(*pair) for pair in pairs if pair is not None]
