@@ -39,7 +39,8 @@ class Members:
     def idle(self, topic: Topic) -> tuple[str, ...]:
         """Those that owe no answer, after a glance at what has come in from those that did."""
         for name in list(self._owes):
-            while name in self._owes and self._next(name, topic, _GLANCE_S) is not None:
+            deadline = time.monotonic() + _PAUSE_S
+            while name in self._owes and self._next(name, topic, _GLANCE_S) and time.monotonic() < deadline:
                 pass
         return tuple(name for name in self.names if name not in self._owes)
 
@@ -183,11 +184,13 @@ class Members:
         self._channels[name].close()
 
     def _current(self, name: str, topic: Topic, number: int, deadline: float) -> Message | None:
-        """A party's next answer to this exchange; older ones are passed over."""
+        """A party's next answer to this exchange; older ones are passed over, until the deadline."""
         while name not in self.gone:
             message = self._next(name, topic, max(deadline - time.monotonic(), _GLANCE_S))
             if message is None or message.fields["sum"] == number:
                 return message
+            if time.monotonic() > deadline:  # it sends belated answers without end
+                break
         return None
 
     def _next(self, name: str, topic: Topic, timeout_s: float) -> Message | None:

@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 BASE, DIGITS = 64, 7
 _MOST = math.nextafter(float(BASE**DIGITS), 0.0)  # 4·10¹²: a sum of losses beyond that is told as that
+_LARGEST = 1e100  # of a sum of losses that is told as it is
 
 
 class Tally(NamedTuple):
@@ -32,13 +33,19 @@ class Tally(NamedTuple):
 
     @classmethod
     def of(cls, values: object) -> Tally | None:
-        """From a message: six numbers, none of the counts below zero; None if it is something else."""
+        """From a message: six numbers, counts whole and not below zero; None if it is something else.
+
+        Nothing is so large that the sum of all parties' would be infinite.
+        """
         if not isinstance(values, list) or len(values) != len(cls._fields):
             return None
         if not all(type(value) in (int, float) for value in values):
             return None
         found = cls(*map(float, values))
-        return found if min(found.rows, found.validation_rows, found.scored) >= 0 else None
+        counts = (found.rows, found.validation_rows, found.scored)
+        if not all(0 <= count <= _MOST and count.is_integer() for count in counts):
+            return None
+        return found if all(abs(value) <= _LARGEST for value in found) else None
 
     def __add__(self, other: object) -> Tally:  # not strung together as tuples are
         assert isinstance(other, Tally)

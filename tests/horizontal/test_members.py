@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -146,3 +147,26 @@ def test_a_party_refuses_chunks_of_another_exchange(sides: Sides, monkeypatch: p
     first = theirs["amber"].receive(TRAIN, Step.ROUND)
     with pytest.raises(PeerFailure, match="does not allow"):
         receive_vector(theirs["amber"], TRAIN, Step.ROUND, first, 8, "<f4")
+
+
+def test_a_party_that_sends_belated_answers_without_end_keeps_nobody_waiting(sides: Sides) -> None:
+    members, theirs = sides
+    members.tell(NAMES, TRAIN, Step.ROUND, 2)
+    done, found = threading.Event(), list[object]()
+
+    def flood() -> None:
+        while not done.is_set():
+            theirs["amber"].send(TRAIN, Step.OFFER, {"sum": 1})
+
+    def hear() -> None:
+        found.append(members.hear(["amber"], TRAIN, Step.OFFER, 2, deadline=soon()))
+        found.append(members.hear_vector("amber", TRAIN, Step.VALUES, 2, 3, "<f4", deadline=soon()))
+        found.append(members.idle(TRAIN))
+
+    threads = [threading.Thread(target=work, daemon=True) for work in (flood, hear)]
+    for thread in threads:
+        thread.start()
+    threads[1].join(20)
+    done.set()
+    threads[0].join(20)
+    assert found == [{}, None, ()]

@@ -16,7 +16,22 @@ def test_means_are_a_row() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [None, [], [1.0] * 5, [1.0] * 7, ["1"] * 6, [True] * 6, [-1.0, 0, 0, 0, 0, 0], [1, 0, 0, 0, -2, 0]]
+    "wrong",
+    [
+        None,
+        [],
+        [1.0] * 5,
+        [1.0] * 7,
+        ["1"] * 6,
+        [True] * 6,
+        [-1.0, 0, 0, 0, 0, 0],
+        [1, 0, 0, 0, -2, 0],
+        [1, 1e300, 0, 0, 0, 0],
+        [1e300, 0, 0, 0, 0, 0],
+        [1, 0, 1e-300, 1, 0, 0],
+        [1, 0, 0.5, 0, 0, 0],
+        [1, 0, 0, 0, 1, -(2**63)],
+    ],
 )
 def test_what_is_no_tally_is_not_taken_for_one(wrong: object) -> None:
     assert Tally.of(wrong) is None
