@@ -30,7 +30,7 @@ def test_means_are_a_row() -> None:
         [1e300, 0, 0, 0, 0, 0],
         [1, 0, 1e-300, 1, 0, 0],
         [1, 0, 0.5, 0, 0, 0],
-        [1, 0, 0, 0, 1, -(2**63)],
+        [1, 0, 0, 0, 1, -1e101],
     ],
 )
 def test_what_is_no_tally_is_not_taken_for_one(wrong: object) -> None:
