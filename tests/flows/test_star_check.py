@@ -26,7 +26,7 @@ def _assert_bounded(world: Any) -> None:
     check = check_job(world.load_job(), world.homes)
     assert check.error is None
     said = {(item.sender, item.receiver, item.topic): item.nbytes for item in check.leaving}
-    left = {(party, event.peer, event.topic): event.sent for party, event in world.run().of(Traffic) if event.sent}
+    left = {(party, event.peer, event.topic): event.sent for party, event in world.run_inside().of(Traffic) if event.sent}
     assert left.keys() == said.keys()
     assert {way: (nbytes, said[way]) for way, nbytes in left.items() if nbytes > said[way]} == {}
     loose = {way: (nbytes, said[way]) for way, nbytes in left.items() if said[way] > 20 * nbytes + 10_000}
@@ -74,7 +74,7 @@ def test_differences_are_listed_by_party(star: Any, capsys: pytest.CaptureFixtur
 
 def test_differences_are_printed_for_people(star: Any) -> None:
     star.edit_party("south", lambda content: content["datasets"]["stays"].update(units={}))
-    with terminal.console.capture() as printed, pytest.raises(InputError, match="1 parties differ"):
+    with terminal.console.capture() as printed, pytest.raises(InputError, match="the job names: 1"):
         terminal.show_check(check_job(star.load_job(), star.homes), star.homes, json=False)
     assert "south: column 'age' has another unit" in printed.get()
     assert "each of 3 parties" in printed.get()  # and not a line for each

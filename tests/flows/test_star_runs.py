@@ -156,3 +156,10 @@ def test_statistics_of_other_rows_are_other_statistics(make_star: Any, tmp_path:
     for name in star.parties:
         star.sql(name, "DELETE FROM t WHERE id LIKE '%0007'")
     star.run_inside("star-job-2")
+
+
+def test_under_ditto_every_hospital_keeps_a_model_of_its_own(star: Any) -> None:
+    star.job |= {"strategy": "ditto", "alone": False}
+    star.run_inside()
+    weights = _weights(star)
+    assert not np.array_equal(weights["north"]["output.weight"], weights["south"]["output.weight"])

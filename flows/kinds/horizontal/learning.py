@@ -73,6 +73,8 @@ class PartyLearning:
             giving=phases.giving(Topic.TRAIN) if job.secure_aggregation else None,
             on_batch=self._told,
         )
+        if outcome.personal is not None:  # Ditto: what this party uses is its own model, and so that is judged
+            outcome.layout.load(outcome.personal, self._plan.scope.split(self._problem.module)[0])
         path = phases.home.model_folder(self._run.run) / MODEL_FILE
         self._save(path, outcome.round)
         phases.tell(Fingerprint(name="model", value=hashlib.sha256(path.read_bytes()).hexdigest()))
