@@ -79,13 +79,13 @@ def weighted_mean(rows: Iterable[tuple[NDArray[np.float32], float]]) -> Floats:
 
 def median(matrix: Matrix) -> Floats:
     """The median of each coordinate."""
-    return _by_columns(matrix, lambda part: np.median(part.astype(np.float64), axis=0))
+    return _by_columns(matrix, lambda part, _: np.median(part.astype(np.float64), axis=0))
 
 
 def trimmed_mean(matrix: Matrix, byzantine: int) -> Floats:
     """The mean of each coordinate without its `byzantine` largest and smallest values: 2f < n."""
     kept = slice(byzantine, len(matrix) - byzantine)
-    return _by_columns(matrix, lambda part: np.mean(np.sort(part, axis=0)[kept], axis=0, dtype=np.float64))
+    return _by_columns(matrix, lambda part, _: np.mean(np.sort(part, axis=0)[kept], axis=0, dtype=np.float64))
 
 
 def krum(matrix: Matrix, byzantine: int) -> Floats:
@@ -113,13 +113,14 @@ def geometric_median(matrix: Matrix) -> Floats:
     """The point with the smallest sum of distances to all updates.
 
     Every step of Weiszfeld's is a weighted mean of the rows; so the search runs over their weights, and distances come
-    from the rows' products.
+    from the rows' products. It runs about the coordinate median and begins near it: begun at the mean, it would end
+    early, or lose all digits, where one row is 10²⁰ times as far away as the others.
     """
-    count = len(matrix)
-    products = _products(matrix)
-    # Centred, so that squares do not lose what tells neighbours apart.
-    products = products - products.mean(axis=0) - products.mean(axis=1)[:, None] + products.mean()
-    weights = np.full(count, 1.0 / count)
+    centre = median(matrix)
+    products = _products(matrix, centre)
+    away = np.sqrt(np.diag(products))
+    weights: Floats = 1.0 / np.maximum(_SMOOTHING, np.maximum(away, np.median(away)))
+    weights /= weights.sum()
     for _ in range(_ITERATIONS):
         squares = np.diag(products) - 2 * products @ weights + weights @ products @ weights
         found = 1.0 / np.maximum(_SMOOTHING, np.sqrt(np.maximum(squares, 0.0)))
@@ -127,20 +128,22 @@ def geometric_median(matrix: Matrix) -> Floats:
         if np.abs(found - weights).max() < _SETTLED:
             break
         weights = found
-    return _by_columns(matrix, lambda part: weights @ part.astype(np.float64))
+    return centre + _by_columns(matrix, lambda part, start: weights @ (part - centre[start : start + part.shape[1]]))
 
 
-def _products(matrix: Matrix) -> Floats:
-    """The products of all pairs of rows, ``(parties, parties)``."""
+def _products(matrix: Matrix, centre: Floats | None = None) -> Floats:
+    """The products of all pairs of rows, less the centre, ``(parties, parties)``."""
     found = np.zeros((len(matrix), len(matrix)))
     for start in range(0, matrix.shape[1], _COLUMNS):
         part = matrix[:, start : start + _COLUMNS].astype(np.float64)
+        if centre is not None:
+            part -= centre[start : start + _COLUMNS]
         found += part @ part.T
     return found
 
 
-def _by_columns(matrix: Matrix, function: Callable[[Matrix], Floats]) -> Floats:
+def _by_columns(matrix: Matrix, function: Callable[[Matrix, int], Floats]) -> Floats:
     found = np.empty(matrix.shape[1])
     for start in range(0, matrix.shape[1], _COLUMNS):
-        found[start : start + _COLUMNS] = function(matrix[:, start : start + _COLUMNS])
+        found[start : start + _COLUMNS] = function(matrix[:, start : start + _COLUMNS], start)
     return found

@@ -93,7 +93,12 @@ def _hear(members: Members, name: str, number: int, packing: Packing, deadline: 
     if tally is None or not _in_place(packed, packing):
         members.refuse(name, Topic.TRAIN, "an update that cannot be one")
         return None
-    return Update(name, packing.decode(packed), tally)
+    with np.errstate(over="ignore"):  # of bytes with a huge scale: Krum's distances would be no numbers
+        values = packing.decode(packed)
+    if not np.isfinite(values).all():
+        members.refuse(name, Topic.TRAIN, "an update that is not finite")
+        return None
+    return Update(name, values, tally)
 
 
 def _in_place(packed: Packed, packing: Packing) -> bool:
