@@ -135,14 +135,14 @@ CATALOGUE: dict[str, Words] = {
         "install the same code, with the same options, at every party",
     ),
     "train.diverged": Words(
-        "the training loss is no longer a number in epoch {epoch}", "lower `training.learning_rate`"
+        "the training loss is no longer a number in epoch or round {epoch}", "lower the job's `learning_rate`"
     ),
     "update.not_finite": Words(
         "{party}'s update holds something that is no number, so it was not sent", "lower the learning rate"
     ),
     "update.too_large": Words(
         "{party}'s update is larger than what would carry it can hold, so it was not sent",
-        "lower the learning rate, clip updates, or set `secure_aggregation.bits: 64`",
+        "lower the learning rate, clip updates, or set `secure_bits: 64`",
     ),
     # --- refusals ---------------------------------------------------------------------------------------------------
     "policy.kind": Words("{party} does not take part in '{kind}' jobs", "ask {party} to add it to its policy's kinds"),
@@ -222,6 +222,10 @@ CATALOGUE: dict[str, Words] = {
     "peer.shares": Words(
         "{party} found that the shares of {peer}'s secrets do not fit the keys that {peer} announced",
         "{peer} or one of those that hold its shares does not keep to the protocol",
+    ),
+    "sum.impossible": Words(
+        "the parties' numbers add up to what no rows could have given",
+        "one of the parties does not keep to the protocol, or runs another version: compare `isthmus --version`",
     ),
     "rounds.quorum": Words(
         "{count} parties are left and the job needs {allowed}",
@@ -317,6 +321,7 @@ _PREFIXES: tuple[tuple[str, type[IsthmusError]], ...] = (
     ("policy.", PolicyRefusal),
     ("secagg.", PolicyRefusal),
     ("rounds.", PeerFailure),
+    ("sum.", PeerFailure),
     ("peer.", PeerFailure),
     ("vault.", PeerFailure),
     ("internal", InternalError),

@@ -44,9 +44,7 @@ def _table(value: Any) -> Any:
 class TableForm(Form):
     """Counts of patients by one to three columns, with all margins."""
 
-    by: tuple[Annotated[GroupingForm, BeforeValidator(_grouping, json_schema_input_type=str | GroupingForm)], ...] = (
-        Field(min_length=1, max_length=3, title="By", description="The columns.")
-    )
+    by: tuple[_Grouping, ...] = Field(min_length=1, max_length=3, title="By", description="The columns.")
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""A statistics job's result as events, which name groups by their places; `restored` (in `report`) names them again."""
+"""A statistics job's result as events, which name groups by their places; `restored` names them again."""
 
 from __future__ import annotations
 
