@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..parties.errors import PeerFailure
 from ..parties.table import Column
 from .metrics import CALIBRATION_BINS, CURVE_POINTS, MetricValue
 from .schema import ColumnSpec
@@ -92,11 +93,16 @@ def values_of(target: Target, scores: Floats, subgroups: Sequence[ColumnSpec], c
 
 
 def judge(task: Task, total: Floats, subgroups: Sequence[ColumnSpec], floor: int) -> PooledMetrics:
-    """Pooled metrics from the sum of what the parties gave. `floor` is the highest of the job's and the parties'."""
+    """Pooled metrics from the sum of what the parties gave. `floor` is the highest of the job's and the parties'.
+
+    Raises `PeerFailure` ``sum.impossible`` for a sum that no rows could have given: some party does not play fair.
+    """
     if total.shape != (size(task, subgroups),):
         raise ValueError("a sum of another size")
     group_size, floor = _SIZE_OF_A_GROUP[task], max(1, floor)
     groups = [total[start : start + group_size] for start in range(0, len(total), group_size)]
+    if not all(_is_possible(task, group) for group in groups):
+        raise PeerFailure("sum.impossible")
     everyone = groups[0]
     if not _enough(_counts(task, everyone), floor):
         hidden = [GroupMetrics(spec.name, level) for spec in subgroups for level in (*spec.levels, None)]
@@ -154,6 +160,16 @@ def _counts(task: Task, group: Floats) -> Floats:
     if task == "binary":
         return np.array([group[:BINS].sum(), group[BINS : 2 * BINS].sum()])
     return group[:2] if task == "survival" else group[:1]
+
+
+def _is_possible(task: Task, group: Floats) -> bool:
+    """Whether some rows could have given such sums: else a metric would be no number."""
+    if task == "binary":
+        return bool((group >= 0).all() and group[-1] <= group[: 2 * BINS].sum())
+    if task == "survival":
+        rows, events, scored, weighted = group.tolist()
+        return bool((group >= 0).all() and events <= rows and weighted <= scored * (1 + 1e-9))
+    return bool((group[[0, 2, 3, 4]] >= 0).all() and (group[0] > 0 or not group.any()))
 
 
 def _enough(counts: Floats, floor: int) -> bool:

@@ -64,6 +64,7 @@ Told = TypeVar("Told")
 Pass = Literal["counted", "binned", "spread"]
 PASSES: tuple[Pass, ...] = ("counted", "binned", "spread")
 _FARTHEST = 2.0**64  # no range that follows from counts by magnitude reaches as far
+_SUMS = ("nothing", "sum ", "spread ")  # parts that are no counts
 OnPass = Callable[[int, int], None]  # sums that are done, sums in all
 
 
@@ -89,7 +90,8 @@ def collect(
     """C's side: ask all parties, and tell them and the caller what may be told.
 
     `floor` is the greatest among the job's and all policies'. Sums are numbered from `first_sum`. Raises `PeerFailure`
-    ``rounds.quorum`` when fewer than `quorum` (all, if None) parties answer the first sum, or one of those fails later.
+    ``rounds.quorum`` when fewer than `quorum` (all, if None) parties answer the first sum, or one of those fails later,
+    and ``sum.impossible`` when a party must have added what are no counts of its rows.
     """
     if not request.bins:
         raise ValueError("statistics need bins")
@@ -98,7 +100,10 @@ def collect(
     ranges = [range_of(counted[f"magnitudes {spec.name}"], floor) for spec in request.numbers]
     binned = asking.ask("binned", binned_shapes(request, ranges), ranges)
     by_name = {spec.name: one for spec, one in zip(request.numbers, ranges, strict=True)}
-    release = Release(request, floor, by_name, counted, binned)
+    try:
+        release = Release(request, floor, by_name, counted, binned)
+    except ValueError as failure:  # margins that are not those of the cells, say
+        raise PeerFailure("sum.impossible", detail=str(failure)) from failure
     spread = asking.ask("spread", spread_shapes(request), ranges, release.centres)
     result = release.result(spread, asking.parties)
     asking.tell(result.to_dict())
@@ -299,7 +304,11 @@ class _Asking:
         self._number += 1
         if self._on_pass is not None:
             self._on_pass(PASSES.index(which) + 1, len(PASSES))
-        return parts_of(found.total, shapes)
+        parts = parts_of(found.total, shapes)
+        for name, part in parts.items():
+            if not name.startswith(_SUMS) and (part < 0).any():
+                raise PeerFailure("sum.impossible", detail=name)
+        return parts
 
     def tell(self, result: Mapping[str, Any]) -> None:
         """Send the result to those that are in it."""

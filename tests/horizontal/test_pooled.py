@@ -17,6 +17,7 @@ from isthmus.horizontal.metrics import CURVE_POINTS
 from isthmus.horizontal.pooled import BINS, GroupMetrics, PooledMetrics, judge, size, values_of
 from isthmus.horizontal.schema import ColumnSpec
 from isthmus.horizontal.targets import Target
+from isthmus.parties.errors import PeerFailure
 from isthmus.parties.table import Column
 
 SEX = ColumnSpec("sex", "category", levels=("f", "m"))
@@ -267,3 +268,25 @@ def test_sizes_are_those_of_the_values():
     for target, scores, columns in (PARTIES[0], numbers(20, 1), survivals(20, 1)):
         assert values_of(target, scores, SUBGROUPS, columns).shape == (size(target.task, SUBGROUPS),)
     assert (size("regression", SUBGROUPS), size("survival", ())) == (5 * 8, 4)
+
+
+IMPOSSIBLE = [
+    ("binary", {0: -1.0}),
+    ("binary", {-1: 1e9}),  # more right answers than patients
+    ("binary", {-3: -1.0}),
+    ("regression", {3: -4.0}),
+    ("regression", {0: 0.0}),
+    ("survival", {1: 1e9}),
+    ("survival", {3: 1e9}),
+]
+
+
+@pytest.mark.parametrize(("task", "changes"), IMPOSSIBLE)
+def test_a_sum_that_no_rows_could_have_given_is_a_partys_fault_and_not_ours(task: str, changes: dict[int, float]):
+    total = np.full(size(task, ()), 40.0)
+    judge(task, total, (), 5)
+    for place, value in changes.items():
+        total[place] = value
+    with pytest.raises(PeerFailure) as caught:
+        judge(task, total, (), 5)
+    assert caught.value.code == "sum.impossible"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +14,13 @@ import pytest
 
 from isthmus.horizontal.counting import OwnRows, Range, binned_shapes, counted_shapes
 from isthmus.horizontal.members import Members
-from isthmus.horizontal.request import StatisticsRequest
+from isthmus.horizontal.request import CountTable, Grouping, StatisticsRequest
 from isthmus.horizontal.schema import ColumnSpec
 from isthmus.horizontal.secagg_coordinator import SecureGathering
 from isthmus.horizontal.secagg_memory import SumMemory
 from isthmus.horizontal.secagg_party import SecureGiving
-from isthmus.horizontal.statistics import StatisticsParty, _Asking, standards_request
-from isthmus.horizontal.summing import PlainGiving
+from isthmus.horizontal.statistics import StatisticsParty, _Asking, collect, standards_request
+from isthmus.horizontal.summing import PlainGathering, PlainGiving
 from isthmus.parties.errors import IsthmusError, PeerFailure
 from isthmus.parties.home import PartyHome
 from isthmus.parties.identity import Identity
@@ -196,3 +197,41 @@ def test_whatever_range_is_announced_a_party_answers_or_refuses(ranges: Any) -> 
     with pytest.raises(IsthmusError) as caught:
         _one_party([(Step.ASK, one, {}) for one in (fields, binned, spread, spread)])
     assert caught.value.code in ("peer.protocol", "data.too_large")
+
+
+LIES = {"a count below nought": lambda counted: counted - 50, "margins of other cells": lambda counted: counted + 1}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_counts_that_no_rows_could_have_given_are_a_partys_fault_and_not_ours(lie: Callable[[Any], Any]) -> None:
+    sex = ColumnSpec("sex", "category", ("f", "m"))
+    request = StatisticsRequest((*REQUEST.columns, sex), (CountTable("sex", (Grouping("sex"),)),), bins=8, floor=2)
+    ours: dict[str, Channel] = {}
+    threads = []
+    for name in NAMES[:3]:
+        left, right = memory_pair()
+        ours[name] = Channel(left, me="hub", peer=name, log=CountingLog(), timeout_s=5.0)
+        channel = Channel(right, me=name, peer="hub", log=CountingLog(), timeout_s=5.0)
+        ages = np.random.default_rng(NAMES.index(name)).normal(60, 9, 40)
+        columns = [Column("age", "number", ages), Column("sex", "category", np.array(["f", "m"] * 20, dtype=object))]
+        rows = OwnRows(request, columns, {}, 40, party=name)
+        if name == "birch":
+            rows.counted = lambda counted=rows.counted: lie(counted())  # type: ignore[method-assign]
+        party = StatisticsParty(
+            channel, PlainGiving(channel, Topic.STATISTICS), request, rows, parties=NAMES, job_digest=JOB, attempt=1,
+            floor=1,
+        )  # fmt: skip
+
+        def side(party: StatisticsParty = party) -> None:
+            with contextlib.suppress(PeerFailure):
+                party.run()
+
+        threads.append(threading.Thread(target=side, daemon=True))
+        threads[-1].start()
+    with pytest.raises(PeerFailure) as caught:
+        collect(Members(ours), PlainGathering(), request, job_digest=JOB, attempt=1, floor=2, deadline_s=5.0)
+    assert caught.value.code == "sum.impossible"
+    for channel in ours.values():
+        channel.close()
+    for thread in threads:
+        thread.join(20)
