@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..parties.table import Column, ColumnKind
 from .codes import NumberCode
 
 DifferenceKind = Literal["missing", "type", "unit", "levels"]
+_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of a drift, in pooled scales
 MOST_OUTSIDE = 0.5  # of a category's known values; the job's levels may leave out rare ones
 
 
@@ -46,7 +48,8 @@ class Drift:
     """How far a party's column lies from the pooled one.
 
     `smd` is the standardised mean difference (party's mean − pooled mean) / pooled scale, of numbers alone; `missing`
-    the share of missing values. Each is None where it stands for fewer patients than the floor.
+    the share of missing values. Each is None where it stands for fewer patients than the floor. With a floor the
+    difference is rounded: an exact mean of 0 and 1 would count the ones.
     """
 
     column: str
@@ -98,10 +101,36 @@ def drift(columns: Sequence[Column], numbers: Sequence[NumberCode], floor: int) 
         smd = None
         if column.name in pooled and known >= max(1, floor):
             code = pooled[column.name]
-            smd = (float(column.values[~missing].mean()) - code.mean) / code.scale
+            smd = _rounded(column.values[~missing].astype(np.float64), code, floor)
         told = known >= floor and lacking >= floor and len(missing) > 0
         found.append(Drift(column.name, smd, lacking / len(missing) if told else None))
     return found
+
+
+def _rounded(values: NDArray[np.float64], code: NumberCode, floor: int) -> float | None:
+    """The standardised mean difference, so rounded that no value's count can be told to within the floor.
+
+    If `floor` patients had the value next to theirs, the mean would move by floor · gap / known, with the gap between
+    two values; that has to be told as the same. Where all have one value, the other one is that of a column of two
+    values with the pooled mean and scale. None where it would be rounded to more than a scale.
+    """
+    away = float(values.mean()) - code.mean
+    if floor <= 1:
+        return away / code.scale
+    least, most = float(values.min()), float(values.max())
+    if least == most:
+        if not away:
+            return None
+        other = least - away - code.scale**2 / away
+        least, most = min(least, other), max(most, other)
+    gaps = np.diff(np.unique([*values, least, most]))
+    moved = floor * float(gaps.min()) / len(values)
+    others = [one for one in (away - moved, away + moved) if least <= one + code.mean <= most]
+    for step in _STEPS:
+        told = round(away / code.scale / step)
+        if any(round(one / code.scale / step) == told for one in others):
+            return float(f"{told * step:.12g}")
+    return None
 
 
 def _missing(column: Column) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

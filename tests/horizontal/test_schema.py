@@ -94,9 +94,29 @@ def test_drift_is_the_distance_of_the_means_in_pooled_scales():
     [(5, 5, True, True), (5, 4, True, False), (5, 0, True, False), (4, 5, False, False), (0, 5, False, False)],
 )
 def test_drift_is_told_above_the_floor_alone(known: int, lacking: int, smd_told: bool, missing_told: bool):
-    column = number("age", *[70.0] * known, *[np.nan] * lacking)
+    column = number("age", *(68.0 + place for place in range(known)), *[np.nan] * lacking)
     (found,) = drift([column], [NumberCode("age", 60.0, 10.0, indicator=True)], floor=5)
     assert (found.smd is not None, found.missing is not None) == (smd_told, missing_told)
+
+
+@pytest.mark.parametrize("floor", [5, 10])
+@pytest.mark.parametrize("ones", range(0, 61, 3))
+def test_drift_does_not_count_the_ones_of_a_flag(ones: int, floor: int):
+    """Knowing the pooled mean and scale, as all parties do: another count within the floor would tell the same."""
+    code = NumberCode("flag", 0.1, 0.3, indicator=False)
+
+    def told(count: int) -> float | None:
+        (found,) = drift([number("flag", *[1.0] * count, *[0.0] * (300 - count))], [code], floor)
+        return found.smd
+
+    same = [other for other in range(301) if told(other) == told(ones)]
+    assert max(same) - min(same) >= floor and ones in same
+    assert told(ones) is None or abs(told(ones) - (ones / 300 - 0.1) / 0.3) <= 0.35
+
+
+def test_a_column_that_is_constant_at_one_party_tells_no_more():
+    assert drift([number("flag", *[0.0] * 300)], [NumberCode("flag", 0.1, 0.3, indicator=False)], 5)[0].smd == -0.3
+    assert drift([number("flag", *[0.1] * 300)], [NumberCode("flag", 0.1, 0.3, indicator=False)], 5)[0].smd is None
 
 
 def test_a_column_without_values_or_rows_has_no_drift():
