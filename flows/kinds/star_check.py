@@ -5,24 +5,19 @@ Messages are measured by making them: of the same fields, each as large as it ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
-
-from numpy.typing import NDArray
 
 from ...horizontal.fixed_point import EXACT, Encoding
 from ...horizontal.members import CHUNK_ITEMS
 from ...horizontal.secagg import SIGNATURE_NBYTES
 from ...horizontal.shamir import SHARE_NBYTES
-from ...parties.errors import InputError
+from ...parties.errors import InputError, IsthmusError
 from ...parties.home import PartyHome
-from ...parties.identity import key_of
 from ...parties.network.message import Message, Step, Topic, encode
-from ...parties.store import Store
-from ...parties.table import Column
-from ..check import ENVELOPE_NBYTES, Leaving
+from ..check import ENVELOPE_NBYTES, Leaving, Look
 from .star import StarJob
-from .star_phases import compared
+from .star_phases import OwnColumns, own_columns
 
 KEY_NBYTES, DIGEST_NBYTES, TAG_NBYTES = 32, 32, 16
 ANY_NUMBER = 2**63 - 1  # the longest that a whole number gets in a message
@@ -86,9 +81,11 @@ def sum_ways(job: StarJob, size: int, encoding: Encoding) -> Ways:
 
 def agreeing(job: StarJob) -> list[Leaving]:
     """Bytes of `star_phases` between the coordinator and every party."""
-    common = {"version": ANY_NUMBER, "job": job.canonical(), "attempt": ANY_NUMBER, "code": HEX_DIGEST}
+    own = {"code": HEX_DIGEST, "finished": False}
+    common = {"version": ANY_NUMBER, "job": job.canonical(), "attempt": ANY_NUMBER, **own}
     up = message_nbytes({**common, "differs": False, "cohort": ANY_NUMBER, "changed": False})
-    down = message_nbytes(common) + message_nbytes({"differing": ANY_NUMBER, "floor": ANY_NUMBER, "start_over": False})
+    agreed = {"differing": ANY_NUMBER, "floor": ANY_NUMBER, "start_over": False, "attempt": ANY_NUMBER}
+    down = message_nbytes(common) + message_nbytes(agreed)
     slack = 2 * ENVELOPE_NBYTES
     return both_ways(
         job,
@@ -135,35 +132,19 @@ def setup_ways() -> Ways:
     return Ways(_SETUP_NBYTES, _SETUP_NBYTES)
 
 
-class OwnColumns(NamedTuple):
-    """What a party's store holds of the job's columns."""
-
-    store: Store
-    row_ids: NDArray[Any]
-    columns: list[Column]
-    differences: tuple[tuple[str, str], ...]
-
-
-def own_columns(home: PartyHome, job: StarJob) -> OwnColumns:
-    """Read a party's columns, and compare them with what the job says of them.
-
-    Raises `InputError` ``home.key_unknown`` for a party whose key is not in `party.yaml`, and those of `Store`.
-    """
-    if job.secure_aggregation:
-        keys = {name: bytes.fromhex(key) for name, key in home.config.keys.items()}
-        for name in job.names:
-            if name != home.name:
-                key_of(keys, name, party=home.name)
-    dataset = str(job.dataset(home.name))
-    store = Store(home, dataset)
-    row_ids = store.row_ids()
-    found, columns = compared(store, home.config.datasets[dataset].units, job, row_ids)
-    return OwnColumns(store, row_ids, columns, tuple((one.column, one.what) for one in found))
-
-
-def differing() -> InputError:
-    """The error of one party whose data differ; `isthmus check` counts how many there are."""
-    return InputError("schema.differs", count=1)
+def look_at_columns(home: PartyHome, job: StarJob, look_further: Callable[[OwnColumns], object]) -> Look:
+    """Read a party's columns and compare them with what the job says of them; then what its kind needs beside them."""
+    rows: int | None = None
+    differences: tuple[tuple[str, str], ...] = ()
+    try:
+        own = own_columns(home, job)
+        rows, differences = len(own.row_ids), tuple((one.column, one.what) for one in own.differences)
+        if differences:
+            raise InputError("schema.differs", count=1)  # `isthmus check` counts how many parties there are
+        look_further(own)
+    except IsthmusError as error:
+        return Look(rows, error, differences)
+    return Look(rows)
 
 
 def star_learns(job: StarJob) -> list[tuple[str, str]]:

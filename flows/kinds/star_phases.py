@@ -14,8 +14,10 @@ before it could finish, and then all go on once more. Only where a run is finish
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from numpy.typing import NDArray
 
 from ...horizontal.members import Members
 from ...horizontal.schema import ColumnSpec, Difference, differences, readable
@@ -26,7 +28,8 @@ from ...horizontal.summing import Gathering, Giving, PlainGathering, PlainGiving
 from ...parties import events
 from ...parties.checkpoint import Checkpoints
 from ...parties.errors import InputError
-from ...parties.events import Count
+from ...parties.events import Count, Phase, Progress
+from ...parties.home import PartyHome
 from ...parties.identity import Identity, key_of
 from ...parties.network.channel import Channel
 from ...parties.network.message import Step, Topic
@@ -37,12 +40,44 @@ from ..phases import Phases
 from .star import StarJob
 
 J = TypeVar("J", bound=StarJob)
-_SUMS = (Topic.STATISTICS, Topic.TRAIN, Topic.EVALUATE)
 
 
 def specs_of(job: StarJob) -> tuple[ColumnSpec, ...]:
     """The columns that a job names."""
     return tuple(ColumnSpec(**column.model_dump()) for column in job.columns)
+
+
+class OwnColumns(NamedTuple):
+    """What a party's store holds of the job's columns, and where that is not what the job says of them."""
+
+    store: Store
+    row_ids: NDArray[Any]
+    columns: list[Column]  # those that can be read
+    differences: list[Difference]
+
+
+def own_columns(home: PartyHome, job: StarJob) -> OwnColumns:
+    """Read a party's columns, for its vault and for `isthmus check`.
+
+    Raises `InputError` ``home.key_unknown`` for a party whose key is not in `party.yaml`, and those of `Store`.
+    """
+    if job.secure_aggregation:
+        keys = pinned_keys(home)
+        for name in job.names:
+            if name != home.name:
+                key_of(keys, name, party=home.name)
+    dataset = job.dataset(home.name)
+    assert dataset is not None
+    store = Store(home, dataset)
+    row_ids, specs, kinds = store.row_ids(), specs_of(job), store.kinds()
+    columns = store.columns(readable(specs, kinds), row_ids)
+    units = home.config.datasets[dataset].units
+    return OwnColumns(store, row_ids, columns, differences(specs, kinds, columns, units))
+
+
+def pinned_keys(home: PartyHome) -> dict[str, bytes]:
+    """The public keys that a member's party.yaml holds."""
+    return {name: bytes.fromhex(key) for name, key in home.config.keys.items()}
 
 
 class StarPhases(Phases[J]):
@@ -84,21 +119,11 @@ class PartyPhases(StarPhases[J]):
 
     def look_at_own(self) -> None:
         """Read what the job names, and compare it with what the job says of it."""
-        if self.job.secure_aggregation:
-            keys = self._keys()
-            for name in self.job.names:
-                if name != self.me:
-                    key_of(keys, name, party=self.me)
         self.code()
-        dataset = self.job.dataset(self.me)
-        assert dataset is not None
-        self.store = Store(self.home, dataset)
-        self.row_ids = self.store.row_ids()
-        units = self.home.config.datasets[dataset].units
-        self._differences, self.columns = compared(self.store, units, self.job, self.row_ids)
-        for one in self._differences:
+        self.store, self.row_ids, self.columns, differing = own_columns(self.home, self.job)
+        for one in differing:
             self.tell(events.Difference(column=one.column, what=one.what))
-        self.differs = bool(self._differences)
+        self.differs = bool(differing)
         self.read_more()
         self.data_digest = self.digest_of_data()
         self.tell(Count(name="rows", value=len(self.row_ids)))
@@ -152,21 +177,18 @@ class PartyPhases(StarPhases[J]):
         """This party's side of sums, as the job says."""
         if not self.job.secure_aggregation:
             return PlainGiving(self.channel, topic)
-        identity, memory = Identity(self.home), self._memory()
-        return SecureGiving(self.channel, topic, identity, self._keys(), memory, fewest=self.job.fewest)
+        identity, keys, memory = Identity(self.home), pinned_keys(self.home), self._memory()
+        return SecureGiving(self.channel, topic, identity, keys, memory, fewest=self.job.fewest)
 
     def close(self) -> None:
         """Forget the sums that this party still holds shares of."""
         if self.done:
-            for topic in _SUMS:
+            for topic in Topic:
                 self._memory().forget(topic)
         super().close()
 
     def _memory(self) -> SumMemory:
         return SumMemory(self.home.run_folder(self._run_name), self.state, party=self.me)
-
-    def _keys(self) -> dict[str, bytes]:
-        return {name: bytes.fromhex(key) for name, key in self.home.config.keys.items()}
 
 
 class CoordinatorPhases(StarPhases[J]):
@@ -204,8 +226,7 @@ class CoordinatorPhases(StarPhases[J]):
     def start_over(self) -> None:
         """Forget what earlier attempts learnt."""
         self.checkpoints.clear()
-        for topic in _SUMS:
-            self._secure().forget(topic)
+        self._forget_sums()
 
     @property
     def members(self) -> Members:
@@ -219,18 +240,16 @@ class CoordinatorPhases(StarPhases[J]):
     def close(self) -> None:
         """Forget the sum that was added up last."""
         if self.done:
-            for topic in _SUMS:
-                self._secure().forget(topic)
+            self._forget_sums()
         super().close()
+
+    def tell_sums(self, phase: Phase) -> Callable[[int, int], None]:
+        """What to call with the sums that are done in a phase, and how many there are."""
+        return lambda done, all: self.tell(Progress(phase=phase, index=done, units=all, done=1, total=1))
 
     def _secure(self) -> SecureGathering:
         return SecureGathering(self.home.run_folder(self._run_name), party=self.me)
 
-
-def compared(
-    store: Store, units: Mapping[str, str], job: StarJob, row_ids: Any
-) -> tuple[list[Difference], list[Column]]:
-    """Where a dataset is not what the job's columns say, and the columns that can be read."""
-    specs, kinds = specs_of(job), store.kinds()
-    columns = store.columns(readable(specs, kinds), row_ids)
-    return differences(specs, kinds, columns, units), columns
+    def _forget_sums(self) -> None:
+        for topic in Topic:
+            self._secure().forget(topic)

@@ -11,7 +11,6 @@ from ....horizontal.pooled import size as pooled_size
 from ....horizontal.statistics import standards_request
 from ....horizontal.tally import TALLY_SIZE
 from ....horizontal.transform import SCALE_ITEMS, Packing
-from ....parties.errors import IsthmusError
 from ....parties.home import PartyHome
 from ....parties.network.message import Topic
 from ....parties.policy import Grant
@@ -21,16 +20,15 @@ from ..star_check import (
     Ways,
     agreeing,
     both_ways,
-    differing,
+    look_at_columns,
     message_nbytes,
-    own_columns,
     setup_ways,
     star_learns,
     statistics_ways,
     sum_ways,
     vector_nbytes,
 )
-from ..star_phases import specs_of
+from ..star_phases import OwnColumns, specs_of
 from .job import HorizontalJob, OwnModel
 from .own_data import read_parts, read_target
 from .phases import code_of
@@ -43,21 +41,15 @@ _RESUMED = 2  # exchanges that an attempt which goes on may make beside the roun
 
 def look(home: PartyHome, job: HorizontalJob, grant: Grant) -> Look:
     """Read what the job would use of one member. A model of one's own is found, and not run."""
-    rows: int | None = None
-    differences: tuple[tuple[str, str], ...] = ()
-    try:
-        code_of(job, home.name)
-        if home.name == job.coordinator:
-            return Look()
-        found = own_columns(home, job)
-        rows, differences = len(found.row_ids), found.differences
-        if differences:
-            raise differing()
-        target = read_target(found.store, job, found.row_ids)
-        read_parts(found.store, job, home.name, found.row_ids, target)
-    except IsthmusError as error:
-        return Look(rows, error, differences)
-    return Look(rows)
+    code_of(job, home.name)
+    if home.name == job.coordinator:
+        return Look()
+
+    def read_more(own: OwnColumns) -> None:
+        target = read_target(own.store, job, own.row_ids)
+        read_parts(own.store, job, home.name, own.row_ids, target)
+
+    return look_at_columns(home, job, read_more)
 
 
 def leaving(job: HorizontalJob, rows: dict[str, int | None]) -> list[Leaving]:

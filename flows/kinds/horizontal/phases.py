@@ -22,7 +22,7 @@ from ....horizontal.schema import drift
 from ....horizontal.splits import Parts
 from ....horizontal.statistics import StatisticsParty, standardise, standards_request
 from ....horizontal.targets import Target
-from ....parties.events import Drift, Phase, Progress
+from ....parties.events import Drift, Phase
 from ....parties.home import PartyHome
 from ....parties.network.channel import Channel
 from ....parties.network.message import Topic
@@ -32,7 +32,6 @@ from ...publisher import Publisher
 from ..star_phases import CoordinatorPhases, PartyPhases, specs_of
 from .job import HorizontalJob, OwnModel
 from .own_data import read_parts, read_target
-from .plan import plan_of
 
 if TYPE_CHECKING:
     from .learning import CoordinatorLearning, PartyLearning
@@ -127,9 +126,9 @@ class HorizontalCoordinator(CoordinatorPhases[HorizontalJob]):
             job_digest=self.digest,
             attempt=self.attempt,
             floor=self.floor,
-            quorum=plan_of(self.job).fewest(len(self.job.parties)),
+            quorum=self.job.fewest,
             deadline_s=self.job.rounds.deadline_s,
-            on_pass=lambda done, all: self.tell(Progress(phase=Phase.PREPARE, index=done, units=all, done=1, total=1)),
+            on_pass=self.tell_sums(Phase.PREPARE),
         )
 
     def train(self) -> None:

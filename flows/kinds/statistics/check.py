@@ -8,12 +8,12 @@ from math import prod
 from ....horizontal.counting import counted_shapes, size_of, spread_shapes
 from ....horizontal.request import CountTable, Curve, StatisticsRequest
 from ....horizontal.schema import ColumnSpec
-from ....parties.errors import IsthmusError
 from ....parties.home import PartyHome
 from ....parties.network.message import Topic
 from ....parties.policy import Grant
 from ...check import Leaving, Look
-from ..star_check import Ways, agreeing, both_ways, differing, own_columns, star_learns, statistics_ways
+from ..star_check import Ways, agreeing, both_ways, look_at_columns, star_learns, statistics_ways
+from ..star_phases import OwnColumns
 from .job import StatisticsJob
 
 # As JSON: a bin, a count without the names of its groups, a step of a curve, a quantile, all else about a column, a
@@ -25,18 +25,12 @@ def look(home: PartyHome, job: StatisticsJob, grant: Grant) -> Look:
     """Read what the job would use of one member."""
     if home.name == job.coordinator:
         return Look()
-    rows: int | None = None
-    differences: tuple[tuple[str, str], ...] = ()
-    try:
-        found = own_columns(home, job)
-        rows, differences = len(found.row_ids), found.differences
-        if differences:
-            raise differing()
+
+    def read_times(own: OwnColumns) -> None:
         for curve in job.curves:
-            found.store.durations(curve.duration, curve.event, found.row_ids)
-    except IsthmusError as error:
-        return Look(rows, error, differences)
-    return Look(rows)
+            own.store.durations(curve.duration, curve.event, own.row_ids)
+
+    return look_at_columns(home, job, read_times)
 
 
 def leaving(job: StatisticsJob, rows: dict[str, int | None]) -> list[Leaving]:

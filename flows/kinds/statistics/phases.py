@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ....horizontal.counting import OwnRows
 from ....horizontal.statistics import StatisticsParty, collect
-from ....parties.events import Phase, Progress
+from ....parties.events import Phase
 from ....parties.home import PartyHome
 from ....parties.network.channel import Channel
 from ....parties.network.message import Topic
@@ -83,7 +83,7 @@ class StatisticsCoordinator(CoordinatorPhases[StatisticsJob]):
             attempt=self.attempt,
             floor=max(self.floor, self.job.at_least),
             deadline_s=DEADLINE_S,
-            on_pass=lambda done, all: self.tell(Progress(phase=Phase.MEASURE, index=done, units=all, done=1, total=1)),
+            on_pass=self.tell_sums(Phase.MEASURE),
         )
         for event in events_of(result):
             self.tell(event)
