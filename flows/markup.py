@@ -8,6 +8,18 @@ from string import Template
 
 TALL_LINES = 24  # of a table: longer ones scroll
 HELD_BACK = '<span class="held">·</span>'
+METRICS = {  # by their names in events, in the order of a page
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+    "accuracy": "accuracy",
+    "prevalence": "share with the outcome",
+    "rmse": "root mean squared error",
+    "mae": "mean absolute error",
+    "r2": "R²",
+    "c_index": "C-index",
+}
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]], strong: Sequence[bool] = ()) -> str:

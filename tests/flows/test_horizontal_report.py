@@ -150,7 +150,7 @@ def test_the_summary_holds_the_numbers_of_the_journal(summary: dict[str, Any]) -
     assert summary["history"][0]["loss"] is None and summary["history"][0]["parties"] == []
     assert summary["best_round"] == 4
     assert summary["drift"]["east"][1] == {"column": "crea", "smd": None, "missing": 0.25}
-    assert summary["dropped"] == [] and summary["differences"] == []
+    assert summary["dropped"] == []
     assert summary["withheld"] == {"counts": [], "metrics": [], "curves": []}
     assert json.loads(json.dumps(summary)) == summary
 
@@ -199,10 +199,7 @@ def test_the_words_of_a_user_are_escaped_in_page_markdown_and_table() -> None:
     content["columns"][0]["name"] = HOSTILE
     content["columns"][2] |= {"name": "[red]", "levels": [HOSTILE, "<b>male</b>"]}
     job = HorizontalJob.model_validate(content | {"subgroups": ["[red]"], "purpose": HOSTILE})
-    hostile: Events = [
-        ("north", Difference(column=HOSTILE, what="unit")),
-        *((name, Drift(column=HOSTILE, smd=0.7)) for name in NAMES),
-    ]
+    hostile: Events = [(name, Drift(column=HOSTILE, smd=0.7)) for name in NAMES]
     summary = summary_of(counts() + rounds() + metrics() + hostile + curves() + finished(), job)
     html, text = page(summary), markdown(summary)
     ElementTree.fromstring(re.sub(r"<!doctype html>|<meta[^>]*>", "", html))  # noqa: S314  (our own text)
@@ -274,12 +271,6 @@ def test_rounds_told_again_by_an_attempt_that_goes_on_count_once() -> None:
     summary = summary_of(rounds() + again + rounds() + finished())
     assert len(summary["history"]) == 5
     assert summary["resumed"]
-
-
-def test_differences_are_listed_by_party() -> None:
-    summary = summary_of([("south", Difference(column="age", what="unit"))])
-    assert summary["differences"] == [{"party": "south", "column": "age", "what": "unit"}]
-    assert "<b>south</b>: age, another unit" in page(summary)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from ... import plots as common
-from ...markup import HELD_BACK, bar, figure, items, table
+from ...markup import HELD_BACK, METRICS, bar, figure, table
 from ...report import Summary
 from . import plots
 from .report import (
@@ -22,25 +22,6 @@ from .report import (
     missing_pooled,
     score_text,
 )
-
-_METRICS = {
-    "auc": "AUC",
-    "average_precision": "average precision",
-    "log_loss": "log loss",
-    "brier": "Brier score",
-    "accuracy": "accuracy",
-    "prevalence": "share with the outcome",
-    "rmse": "root mean squared error",
-    "mae": "mean absolute error",
-    "r2": "R²",
-    "c_index": "C-index",
-}
-_DIFFERENCES = {
-    "missing": "not in the dataset",
-    "type": "of another kind",
-    "unit": "another unit, or none declared",
-    "levels": "mostly values that are no level",
-}
 
 
 def sections(summary: Summary) -> list[tuple[str, str]]:
@@ -96,7 +77,7 @@ def _result(summary: Summary) -> str:
     if others:
         body += table(
             ["all together", "on held-out patients"],
-            [[_METRICS[name], escape(score_text(metric))] for name, metric in others],
+            [[METRICS[name], escape(score_text(metric))] for name, metric in others],
         )
     return body
 
@@ -168,12 +149,6 @@ def _took_part(summary: Summary) -> str:
 
 def _drift(summary: Summary) -> str:
     body = ""
-    if summary["differences"]:
-        lines = (
-            f"<b>{escape(one['party'])}</b>: {escape(one['column'])}, {_DIFFERENCES[one['what']]}"
-            for one in summary["differences"]
-        )
-        body += "<p>From the columns that the job names:</p>" + items(lines)
     columns = plots.drift_columns(summary)
     if columns:
         caption = (

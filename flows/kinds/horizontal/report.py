@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from ....parties.events import Count, Curve, Difference, Drift, Failed, Metric, Round
+from ....parties.events import Count, Curve, Drift, Failed, Metric, Round
 from ...journal import Journal
 from ...report import Summary, cell, count_of, withheld
 from .job import HorizontalJob
@@ -42,7 +42,6 @@ def summarise(job: HorizontalJob, journal: Journal) -> Summary:
         "dropped": _dropped(job, journal, history),
         "subgroups": _subgroups(job, pooled),
         "drift": {name: _drift(journal, name) for name in job.names},
-        "differences": [{"party": p, "column": e.column, "what": e.what} for p, e in journal.of(Difference)],
         "curves": {e.name: {"x": list(e.x), "y": list(e.y)} for _, e in journal.of(Curve) if e.part == "test"},
         "withheld": _withheld(job, journal, overall),
     }

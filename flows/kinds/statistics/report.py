@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from ....parties.events import Count, Difference, Failed
+from ....parties.events import Count
 from ....parties.released import CategorySummary, Cells, NumberSummary, Steps
 from ...journal import Journal
 from ...report import Summary, cell, withheld
@@ -35,8 +35,6 @@ def summarise(job: StatisticsJob, journal: Journal) -> Summary:
         "coordinator": job.coordinator,
         "statistics": told,
         "units": {column.name: column.unit for column in job.columns if column.unit is not None},
-        "differences": [{"party": p, "column": e.column, "what": e.what} for p, e in journal.of(Difference)],
-        "failed": {party: event.code for party, event in journal.of(Failed)},
         "withheld": _withheld(job, journal),
     }
 

@@ -6,18 +6,9 @@ from collections.abc import Mapping
 from html import escape
 
 from ... import plots
-from ...markup import bar, count_text, figure, table
+from ...markup import METRICS, bar, count_text, figure, table
 from ...report import Summary
 from .report import evaluated, missing_metrics, rows, score_text
-
-_METRICS = {
-    "auc": "AUC",
-    "average_precision": "average precision",
-    "log_loss": "log loss",
-    "brier": "Brier score",
-    "accuracy": "accuracy",
-    "prevalence": "share with the outcome",
-}
 
 
 def sections(summary: Summary) -> list[tuple[str, str]]:
@@ -81,10 +72,10 @@ def _result(summary: Summary) -> str:
             plots.calibration_plot(summary, themed=True), "Calibration on held-out patients (dotted: perfect)"
         )
     body += f'<div class="pair">{figures}</div>' if figures else ""
-    others = [(name, summary["metrics"][name]) for name in _METRICS if name != "auc" and name in summary["metrics"]]
+    others = [(name, summary["metrics"][name]) for name in METRICS if name != "auc" and name in summary["metrics"]]
     if others:
         body += table(
-            ["together", "on held-out patients"], [[_METRICS[name], _interval(metric)] for name, metric in others]
+            ["together", "on held-out patients"], [[METRICS[name], _interval(metric)] for name, metric in others]
         )
     return body
 
