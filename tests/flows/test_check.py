@@ -18,7 +18,8 @@ NETWORK = {"kind": "network", "bottom": [8, 4], "top": [4]}
 
 def _assert_bounded(world: Any) -> None:
     said = {(item.sender, item.receiver, item.topic): item.nbytes for item in _check(world).leaving}
-    left = {(party, event.peer, event.topic): event.sent for party, event in world.run_inside().of(Traffic) if event.sent}
+    told = world.run_inside().of(Traffic)
+    left = {(party, event.peer, event.topic): event.sent for party, event in told if event.sent}
     assert left.keys() == said.keys()
     assert {way: nbytes for way, nbytes in left.items() if nbytes > said[way]} == {}
 

@@ -100,28 +100,11 @@ def test_data_that_differ_from_the_jobs_columns_are_named_by_party_before_traini
     star = request.getfixturevalue(kind)
     star.edit_party("south", change)
     star.edit_party("east", _dataset(units={"age": "days"}))
-    seen: list[tuple[str, Any]] = []
-    journal_of = star.run_inside
-
-    def run(**options: Any) -> Any:
-        from isthmus.flows import journal
-
-        original = journal.Journal.note
-
-        def note(self: Any, party: str, event: Any) -> None:
-            seen.append((party, event))
-            original(self, party, event)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(journal.Journal, "note", note)
-            return journal_of(**options)
-
-    star.run_inside = run
     error = _refused(star, "schema.differs", 2)
     assert error.facts["count"] == 2
-    told = {(party, event.column, event.what) for party, event in seen if isinstance(event, Difference)}
+    told = {(party, event.column, event.what) for party, event in star.journal.of(Difference)}
     assert told == {("south", column, what), ("east", "age", "unit")}
-    assert not any(isinstance(event, Round | Drift) for _, event in seen)
+    assert not [*star.journal.of(Drift), *star.journal.of(Round)]
 
 
 def test_an_update_that_is_no_number_is_refused_at_its_party(star: Any, monkeypatch: Any) -> None:

@@ -26,7 +26,8 @@ def _assert_bounded(world: Any) -> None:
     check = check_job(world.load_job(), world.homes)
     assert check.error is None
     said = {(item.sender, item.receiver, item.topic): item.nbytes for item in check.leaving}
-    left = {(party, event.peer, event.topic): event.sent for party, event in world.run_inside().of(Traffic) if event.sent}
+    told = world.run_inside().of(Traffic)
+    left = {(party, event.peer, event.topic): event.sent for party, event in told if event.sent}
     assert left.keys() == said.keys()
     assert {way: (nbytes, said[way]) for way, nbytes in left.items() if nbytes > said[way]} == {}
     loose = {way: (nbytes, said[way]) for way, nbytes in left.items() if said[way] > 20 * nbytes + 10_000}

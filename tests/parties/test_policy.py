@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from isthmus.flows.kinds import KINDS
 from isthmus.parties.errors import PolicyRefusal
 from isthmus.parties.policy import Grant, Policy, Release, Terms
 
@@ -93,6 +94,11 @@ def test_a_star_stands_for_what_is_released_and_nothing_else() -> None:
 def test_a_label_is_not_among_the_features_that_a_star_stands_for() -> None:
     policy = _policy(dataset={"columns": ("age", "died")})
     assert policy.check(replace(TERMS, columns=("*",))).columns == ("age",)
+
+
+def test_a_policy_can_name_every_kind_of_job_and_no_other() -> None:
+    (kinds, _) = get_args(Policy.model_fields["kinds"].annotation)
+    assert set(get_args(kinds)) == set(KINDS)
 
 
 def test_a_star_cannot_stand_in_a_policy() -> None:
