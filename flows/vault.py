@@ -93,6 +93,9 @@ def _serve(
         while phase is not Phase.CLOSE:
             phase = Command.model_validate_json(commands.get()).phase
             work: Callable[[], None] = getattr(phases, phase.value)
+            if phases.run is None and phase not in (Phase.AGREE, Phase.CLOSE):
+                detail = f"{phase} was commanded before policy had judged the job"
+                raise InternalError("internal", party=party, detail=detail)
             began = time.monotonic()
             tell(Started(phase=phase))
             work()

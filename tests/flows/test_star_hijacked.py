@@ -9,6 +9,7 @@ import pytest
 from isthmus.horizontal.members import Members
 from isthmus.horizontal.secagg_party import SecureGiving
 from isthmus.parties.errors import IsthmusError
+from isthmus.parties.events import Phase, Started
 
 
 def test_a_coordinator_cannot_leave_a_party_out_of_a_sum(
@@ -33,3 +34,11 @@ def test_a_coordinator_cannot_leave_a_party_out_of_a_sum(
         star.run_inside()
     assert {error.code for error in refused} == {"secagg.too_few"}
     assert {(error.facts["count"], error.facts["allowed"]) for error in refused} == {(4, 5)}
+
+
+@pytest.mark.parametrize("phase", [Phase.PREPARE, Phase.TRAIN, Phase.EVALUATE])
+def test_a_flow_cannot_command_what_no_policy_has_judged(star: Any, phase: Phase) -> None:
+    with pytest.raises(IsthmusError) as caught:
+        star.run_inside(phases=(phase,))
+    assert caught.value.code == "internal"
+    assert not any(isinstance(event, Started) for _, event in star.journal.events)
