@@ -194,7 +194,7 @@ def main() -> None:
         "coordinator_3_lost_s": round(median[WITH_LOSSES]["coordinator"], 3),
         "peak_mb": round(max(cost["peak_mb"] for cost in found[SECURE])),
         "plain_peak_mb": round(max(cost["peak_mb"] for cost in found[PLAIN])),
-        "before_mb": round(median[SECURE]["before_mb"]), "raw": found,
+        "before_mb": round(median[SECURE]["before_mb"]),
     }  # fmt: skip
     print(f"\nsecure / plain, wall time: {spread(ratios, 2)}")
     print(json.dumps(result))
