@@ -18,7 +18,7 @@ from ..parties.network.channel import Channel
 from ..parties.network.message import Step, Topic
 from .fixed_point import Encoding
 from .members import Members
-from .summing import Floats, Gathered, Gathering, Giving, Sum, order_of
+from .summing import Floats, Gathered, Gathering, Giving, Sum, asked_in
 
 
 def give_once(
@@ -47,13 +47,8 @@ def give_once(
         if order.step is not Step.ASK:
             giving.handle(order)
             continue
-        number, asked = order.fields.get("sum"), order.fields.get("parties")
-        if type(number) is not int or not isinstance(asked, list):
-            raise channel.refuse(topic, "a sum without a number or over nobody")
-        known = order_of(tuple(map(str, asked)), parties)
-        if len(known) != len(asked) or channel.me not in known:
-            raise channel.refuse(topic, "a sum over parties that the job does not name")
-        giving.offer(Sum(job_digest, attempt, number, content, known, strict=False), values, encoding, data=data)
+        number, asked = asked_in(order, parties, channel, topic)
+        giving.offer(Sum(job_digest, attempt, number, content, asked, strict=False), values, encoding, data=data)
 
 
 def gather_once(

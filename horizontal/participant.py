@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from .members import receive_vector
 from .plan import RoundsPlan
 from .private import Private
 from .problem import LocalProblem, Validation
-from .summing import Giving, Sum, order_of
+from .summing import Giving, Sum, asked_in
 from .tally import Tally, spread
 from .transform import Packing, Vector, clipped
 from .updates import UpdateGiving
@@ -87,6 +87,7 @@ class _Participant:
         self._private = Private(problem.module, plan, self._layout, self._packing)
         self._training = LocalTraining(problem, plan, self._layout, self._me, on_batch)
         self._giving, self._updates = giving, UpdateGiving(channel)
+        self._latest = -1  # the round that was asked for last, in this attempt
 
     def set_up(self) -> None:
         """SETUP and READY: the same job, plan and layout."""
@@ -160,6 +161,9 @@ class _Participant:
         round, train, counted, best = (fields.get(name) for name in ("round", "train", "counted", "best"))
         if type(round) is not int or type(train) is not bool or type(counted) is not int or type(best) is not int:
             raise self._channel.refuse(Topic.TRAIN, "a round without its fields")
+        if not self._latest < round <= self._plan.rounds or train != (round < self._plan.rounds):
+            raise self._channel.refuse(Topic.TRAIN, "a round that is not due")
+        self._latest = round
         model, control = (vector[: self._layout.size], vector[self._layout.size :] if self._two else None)
         self._training.set(model)
         self._private.settle(counted, best)
@@ -191,7 +195,7 @@ class _Participant:
             self._updates.offer(number, packed, tally)
             return
         tail = spread(tally, count)
-        one = self._sum(order, vector_digest(model))
+        one = replace(self._sum(order, vector_digest(model)), terms=round_terms(order.fields))
         if update is None:
             self._giving.offer(one, tail, plan.encoding)
             return
@@ -214,13 +218,8 @@ class _Participant:
 
     def _sum(self, order: Message, content: str, *, strict: bool = True) -> Sum:
         """The sum that an order asks for; this party says itself what it is over."""
-        names, number = order.fields.get("parties"), order.fields.get("sum")
-        if not isinstance(names, list) or type(number) is not int:
-            raise self._channel.refuse(Topic.TRAIN, "a sum over nobody")
-        known = order_of(tuple(map(str, names)), self._parties)
-        if len(known) != len(names) or self._me not in known:
-            raise self._channel.refuse(Topic.TRAIN, "a sum over parties that the job does not name")
-        return Sum(self._job, self._attempt, number, content, known, strict)
+        number, asked = asked_in(order, self._parties, self._channel, Topic.TRAIN)
+        return Sum(self._job, self._attempt, number, content, asked, strict)
 
     def _tally(self, validation: Validation, trained: Trained | None) -> Tally:
         rows = self._problem.train_rows if trained is not None else 0
@@ -253,6 +252,15 @@ class _Participant:
         self._training.set(model)
         self._private.restore(round)
         return PartyOutcome(round, self._layout, self._private.personal)
+
+
+def round_terms(fields: Mapping[str, object]) -> str:
+    """What all parties of a round's sum must have been told alike, beside the model: it bears on their numbers.
+
+    If one were told the truth and the others that there are a million million rows, the sum would be the one's update.
+    """
+    told = json.dumps([fields.get(name) for name in ("round", "train", "rows")])
+    return hashlib.sha256(f"isthmus round {told}".encode()).hexdigest()
 
 
 def rows_content(job_digest: str, parties: Sequence[str]) -> str:

@@ -170,6 +170,20 @@ class PlainGathering:
         return Gathered(np.zeros(0), ())
 
 
+def asked_in(order: Message, parties: Sequence[str], channel: Channel, topic: Topic) -> tuple[int, tuple[str, ...]]:
+    """A party's look at a request: the sum's number, and who is asked, in the order of the job's `parties`.
+
+    Raises `PeerFailure` ``peer.protocol`` unless these are parties of the job, each once, and this one among them.
+    """
+    number, names = order.fields.get("sum"), order.fields.get("parties")
+    if type(number) is not int or not isinstance(names, list):
+        raise channel.refuse(topic, "a sum without a number, or over nobody")
+    asked = order_of(names, parties)
+    if len(asked) != len(names) or channel.me not in asked:
+        raise channel.refuse(topic, "a sum over parties that the job does not name")
+    return number, asked
+
+
 def order_of(parties: Sequence[str], among: Sequence[str]) -> tuple[str, ...]:
     """The members of `among` that are in `parties`, in the order of `among`."""
     return tuple(name for name in among if name in parties)

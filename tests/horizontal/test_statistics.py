@@ -23,7 +23,8 @@ from isthmus.horizontal.schema import ColumnSpec
 from isthmus.horizontal.secagg_coordinator import SecureGathering
 from isthmus.horizontal.secagg_memory import SumMemory
 from isthmus.horizontal.secagg_party import SecureGiving
-from isthmus.horizontal.statistics import StatisticsParty, collect, standardise, standards_request
+from isthmus.horizontal.statistics import collect, standardise, standards_request
+from isthmus.horizontal.statistics_party import StatisticsParty
 from isthmus.horizontal.summing import PlainGathering, PlainGiving
 from isthmus.horizontal.tabular import TabularEncoder
 from isthmus.parties.errors import InputError, PeerFailure

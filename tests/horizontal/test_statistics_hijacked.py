@@ -19,7 +19,8 @@ from isthmus.horizontal.schema import ColumnSpec
 from isthmus.horizontal.secagg_coordinator import SecureGathering
 from isthmus.horizontal.secagg_memory import SumMemory
 from isthmus.horizontal.secagg_party import SecureGiving
-from isthmus.horizontal.statistics import StatisticsParty, _Asking, collect, standards_request
+from isthmus.horizontal.statistics import _Asking, collect, standards_request
+from isthmus.horizontal.statistics_party import StatisticsParty
 from isthmus.horizontal.summing import PlainGathering, PlainGiving
 from isthmus.parties.errors import IsthmusError, PeerFailure
 from isthmus.parties.home import PartyHome
@@ -83,7 +84,7 @@ def _histogram(low: float, asked: Mapping[str, Sequence[str]]) -> Ask:
     """Ask for the two first sums, each of some parties; the range begins where the coordinator likes."""
 
     def ask(members: Members, gathering: SecureGathering) -> Any:
-        asking = _Asking(members, gathering, REQUEST, JOB, 1, 1, 4, 5.0, 1, None)
+        asking = _Asking(members, gathering, REQUEST, JOB, 1, 1, 4, 5.0, None)
         asking.parties = tuple(asked["counted"])
         asking.ask("counted", counted_shapes(REQUEST))
         asking.parties, asking._allowed, ranges = tuple(asked["binned"]), 4, [Range(low, 128.0)]

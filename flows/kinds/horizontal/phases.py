@@ -20,7 +20,8 @@ from ....horizontal.counting import OwnRows
 from ....horizontal.model_spec import code_digest
 from ....horizontal.schema import drift
 from ....horizontal.splits import Parts
-from ....horizontal.statistics import StatisticsParty, standardise, standards_request
+from ....horizontal.statistics import standardise, standards_request
+from ....horizontal.statistics_party import StatisticsParty
 from ....horizontal.targets import Target
 from ....parties.events import Drift, Phase
 from ....parties.home import PartyHome

@@ -14,7 +14,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ....horizontal.counting import OwnRows
-from ....horizontal.statistics import StatisticsParty, collect
+from ....horizontal.statistics import collect
+from ....horizontal.statistics_party import StatisticsParty
 from ....parties.events import Phase
 from ....parties.home import PartyHome
 from ....parties.network.channel import Channel
