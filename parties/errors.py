@@ -228,7 +228,7 @@ CATALOGUE: dict[str, Words] = {
         "one of the parties does not keep to the protocol, or runs another version: compare `isthmus --version`",
     ),
     "rounds.quorum": Words(
-        "{count} parties are left and the job needs {allowed}",
+        "too few parties are left: the job needs {allowed}",
         "start the job again when the others are back: it goes on with the last whole round",
     ),
     "vault.died": Words("{party}'s vault ended without a word", "see its log; start the job again: it resumes"),
