@@ -2,8 +2,9 @@
 
 `home` is a party's folder and its party.yaml, `policy` what it allows, `store` its datasets and `table` the columns
 that come out of them, `labels` what may be learnt; `state` is what the engine remembers there, `ledger` what left,
-`checkpoint` how arrays are kept on disk, `identity` the key that a party signs with. `errors` and `events` (with
-`released`, for statistics) are all that may be said outside of a vault. `network` moves bytes between two parties.
+`checkpoint` how arrays are kept on disk, `identity` the key that a party signs with. `errors` (whose words are in
+`catalogue`) and `events` (with `released`, for statistics) are all that may be said outside of a vault. `network` moves
+bytes between two parties.
 
 This package has no names of its own: its modules are imported one by one (``from ..parties.store import Store``), since
 `errors`, `events` and `policy` are needed by processes that must start quickly and do without DuckDB.

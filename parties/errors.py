@@ -8,7 +8,7 @@
     ├── PeerFailure  (ConnectionError)    4   another party went silent, or broke the protocol
     └── InternalError (RuntimeError)      1   our fault
 
-Every error has a stable code from `CATALOGUE`. Its words come from there and from `facts`: names that the job itself
+Every error has a stable code from `catalogue`. Its words come from there and from `facts`: names that the job itself
 holds, and numbers. That is what lets an error leave a vault (see `events`): the code and the public facts travel, the
 words are put together again on the other side. What only the party may read goes into `detail`, which stays in its log.
 """
@@ -18,239 +18,11 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
+
+from .catalogue import CATALOGUE
 
 Fact = str | int
-
-
-class Words(NamedTuple):
-    """The text of one code: what happened, and what to do next. `{name}` stands for a fact."""
-
-    what: str
-    next: str
-
-
-CATALOGUE: dict[str, Words] = {
-    # --- the job -----------------------------------------------------------------------------------------------------
-    "job.missing": Words("there is no job file '{file}'", "check the path; `isthmus demo` makes an example"),
-    "job.not_yaml": Words("the job file is not YAML (line {line})", "mend the line; `isthmus schema` helps an editor"),
-    "job.invalid": Words("{problem}", "see `isthmus schema` for the fields of a job"),
-    "job.party_unknown": Words(
-        "the job names party '{party}', which has no home here", "make its home, or name the folder with --homes"
-    ),
-    "job.not_agreed": Words(
-        "{party} and {peer} were given different jobs: '{field}' differs", "give every party the same job file"
-    ),
-    "run.unknown": Words("there is no run '{run}'", "`isthmus runs` lists them"),
-    "run.realigned": Words("the shared patients are no longer those that were aligned", "align again, then train"),
-    "run.active": Words("this job is already running", "wait for it to end, or stop it"),
-    "run.interrupted": Words("stopped before the end", "start the same job again: it goes on where it stopped"),
-    # --- a party's home and data ------------------------------------------------------------------------------------
-    "home.missing": Words("{party} has no readable party.yaml", "write one: README, 'Your own data'"),
-    "home.foreign": Words(
-        "the home of '{party}' was not made by the demo, which will not write over it",
-        "name another folder with --homes",
-    ),
-    "home.invalid": Words("{party}'s party.yaml is wrong at '{field}': {problem}", "mend party.yaml"),
-    "data.file_missing": Words("{party}'s data file does not exist", "check `data:` in its party.yaml"),
-    "data.locked": Words(
-        "{party}'s data file is held open for writing by another process", "close that process and start the job again"
-    ),
-    "data.file_invalid": Words("{party}'s data file is not a DuckDB database", "check `data:` in its party.yaml"),
-    "data.dataset_unknown": Words(
-        "{party} has no dataset '{dataset}'", "name one of the datasets in its party.yaml, or add it there"
-    ),
-    "data.sql": Words(
-        "the SQL of {party}'s dataset '{dataset}' fails",
-        "try it in DuckDB; a run leaves DuckDB's own words in runs/<run>/vault.log of {party}'s home",
-    ),
-    "data.column_unknown": Words(
-        "{party}'s dataset '{dataset}' has no column '{column}'", "mend the job's columns or the dataset's SQL"
-    ),
-    "data.column_type": Words(
-        "column '{column}' of {party}'s dataset '{dataset}' is not what `types:` promises",
-        "cast it in the SQL, or mend `types:` in party.yaml",
-    ),
-    "data.column_unsupported": Words(
-        "column '{column}' of {party}'s dataset '{dataset}' is neither a number nor text",
-        "cast it in the dataset's SQL (a date, for instance, to an age in years)",
-    ),
-    "data.column_empty": Words(
-        "column '{column}' of {party}'s dataset '{dataset}' has no value at all", "leave it out of the job"
-    ),
-    "data.row_id": Words(
-        "the row_id of {party}'s dataset '{dataset}' is null or repeated in {count} rows",
-        "name a column in party.yaml that is unique and never null",
-    ),
-    "data.empty": Words("{party}'s dataset '{dataset}' has no rows", "check its SQL"),
-    "data.no_columns": Words("{party}'s dataset '{dataset}' gives the job no column", "name at least one column"),
-    "data.identifier_unknown": Words(
-        "{party}'s dataset '{dataset}' has no identifier '{identifier}'", "add it under `identifiers:` in party.yaml"
-    ),
-    "data.identifier_format": Words(
-        "no value of identifier '{identifier}' in {party}'s dataset '{dataset}' fits its date format",
-        "mend `format:` in party.yaml",
-    ),
-    "data.label_missing": Words("{party}'s label '{column}' is null in {count} rows", "drop those rows in the SQL"),
-    "data.label_constant": Words("{party}'s label '{column}' has the same value in every row", "choose another label"),
-    "data.label_not_binary": Words("{party}'s label '{column}' is not 0 and 1", "make it 0 and 1 in the SQL"),
-    "data.label_not_number": Words(
-        "{party}'s label '{column}' is not a number", "cast it in the SQL, or choose another label"
-    ),
-    "data.split": Words(
-        "the {part} part of the shared patients does not hold both outcomes",
-        "align more patients, or give that part a larger share",
-    ),
-    "data.changed": Words(
-        "{party}'s dataset '{dataset}' has lost rows that the alignment names",
-        "start over with --fresh, which aligns again",
-    ),
-    "data.too_large": Words(
-        "column '{column}' of {party} holds a value that is too large beside the others to be added up",
-        "look at the column's greatest values, and mend or leave them out in the SQL",
-    ),
-    "data.part": Words(
-        "column '{column}' of {party}'s dataset '{dataset}' does not say train, validation or test in every row",
-        "mend the SQL, or leave out `split.column`",
-    ),
-    "data.few_rows": Words(
-        "{party} has {count} rows to learn from and needs {allowed}", "bring more rows, or lower `split`'s shares"
-    ),
-    "data.duration": Words(
-        "{party}'s duration '{column}' is null or not above zero in {count} rows", "drop those rows in the SQL"
-    ),
-    "schema.differs": Words(
-        "parties whose data differ from the columns that the job names: {count}",
-        "see the list above: mend the parties' SQL, types or units, or the job's columns",
-    ),
-    "model.unknown": Words(
-        "{party} cannot import the job's own model", "install the package that holds it at {party}; see its log"
-    ),
-    "model.invalid": Words(
-        "the job's own model does not work at {party}",
-        "it has to be a torch.nn.Module made from (inputs, **options) that gives one number a row; see the log",
-    ),
-    "model.parameters": Words(
-        "the parameters of {party}'s model are not those of the others",
-        "install the same code, with the same options, at every party",
-    ),
-    "train.diverged": Words(
-        "the training loss is no longer a number in epoch or round {epoch}", "lower the job's `learning_rate`"
-    ),
-    "update.not_finite": Words(
-        "{party}'s update holds something that is no number, so it was not sent", "lower the learning rate"
-    ),
-    "update.too_large": Words(
-        "{party}'s update is larger than what would carry it can hold, so it was not sent",
-        "lower the learning rate, clip updates, or set `secure_bits: 64`",
-    ),
-    # --- refusals ---------------------------------------------------------------------------------------------------
-    "policy.kind": Words("{party} does not take part in '{kind}' jobs", "ask {party} to add it to its policy's kinds"),
-    "policy.purpose": Words("{party} does not allow this purpose", "ask {party} to add it to its policy's purposes"),
-    "policy.peer": Words("{party} does not work with {peer}", "ask {party} to add it to its policy's peers"),
-    "policy.dataset": Words("{party} does not release dataset '{dataset}'", "ask {party} to add it under `release:`"),
-    "policy.column": Words(
-        "{party} does not release column '{column}' of '{dataset}'",
-        "remove the column, or ask {party} to add it to its policy",
-    ),
-    "policy.label": Words(
-        "{party} does not allow '{column}' as a label", "ask {party} to add it to `labels:` in its policy"
-    ),
-    "policy.epochs": Words("{party} allows {allowed} epochs, the job asks {asked}", "lower `training.epochs`"),
-    "policy.rounds": Words("{party} allows {allowed} rounds, the job asks {asked}", "lower `rounds.count`"),
-    "policy.no_floor": Words(
-        "{party} does not let patients of '{dataset}' be linked",
-        "ask {party} to set `at_least`: the smallest number of shared patients",
-    ),
-    "policy.membership": Words(
-        "{party} does not let {peer} learn which patients it shares",
-        "ask {party} to add {peer} to `may_learn_membership:`",
-    ),
-    "policy.too_few": Words(
-        "there are fewer shared patients than a party's floor allows",
-        "check that both sides write their identifiers alike; a floor is `at_least` in the job and the policies",
-    ),
-    "policy.baselines": Words(
-        "{party} does not allow its rows to be pooled for a comparison",
-        "leave out --baselines: only a simulation sets `pooled_baselines: allow`",
-    ),
-    "policy.plain_updates": Words(
-        "{party} does not let the coordinator see its updates", "aggregate securely, or ask {party} for `plain_updates`"
-    ),
-    "policy.model": Words("{party} does not run this model's code", "ask {party} to add it to its policy's models"),
-    "policy.cohort": Words(
-        "{party} lets no number about a group of its patients go",
-        "ask {party} to set `cohort` of dataset '{dataset}': the smallest group that may be told of",
-    ),
-    # --- secure aggregation: what a party refuses ---------------------------------------------------------------------
-    "secagg.too_few": Words(
-        "{count} parties are too few for a sum that hides each of them", "at least {allowed} have to take part"
-    ),
-    "secagg.repeated": Words(
-        "{party} has given this sum already, with other parties or in another round",
-        "two sums that differ by one party give that party away: start over with --fresh",
-    ),
-    "secagg.survivors": Words(
-        "{party} was asked to unmask for parties that were not in the sum",
-        "the coordinator does not keep to the protocol",
-    ),
-    "secagg.consent": Words(
-        "{party} saw {count} signatures under the list of those in the sum, and {allowed} have to be there",
-        "the parties were told different lists, or the `keys:` of the homes differ: compare them with `isthmus keys`",
-    ),
-    "secagg.signature": Words(
-        "{party} found a signature that is not {peer}'s", "compare the `keys:` of both homes with `isthmus keys`"
-    ),
-    "home.key_unknown": Words(
-        "{party} does not know the key of {peer}", "add it under `keys:` in its party.yaml: `isthmus keys` prints them"
-    ),
-    "align.none": Words("the parties share no patient", "check that both sides write their identifiers alike"),
-    "align.no_keys": Words(
-        "no row of {party} has a complete linkage key",
-        "check `identifiers:` in party.yaml and `align.passes` in the job",
-    ),
-    # --- peers ------------------------------------------------------------------------------------------------------
-    "peer.gone": Words("{party} lost {peer}", "see {peer}'s own log; start the job again when it is back"),
-    "peer.deadline": Words(
-        "{party} waited {seconds} s for {peer}, topic '{topic}', step '{step}'",
-        "see {peer}'s own log; start the job again when it is back",
-    ),
-    "peer.protocol": Words(
-        "{peer} sent {party} what the protocol does not allow, topic '{topic}'",
-        "the parties may run different versions: compare `isthmus --version`",
-    ),
-    "peer.shares": Words(
-        "{party} found that the shares of {peer}'s secrets do not fit the keys that {peer} announced",
-        "{peer} or one of those that hold its shares does not keep to the protocol",
-    ),
-    "sum.impossible": Words(
-        "the parties' numbers add up to what no rows could have given",
-        "one of the parties does not keep to the protocol, or runs another version: compare `isthmus --version`",
-    ),
-    "rounds.quorum": Words(
-        "too few parties are left: the job needs {allowed}",
-        "start the job again when the others are back: it goes on with the last whole round",
-    ),
-    "vault.died": Words("{party}'s vault ended without a word", "see its log; start the job again: it resumes"),
-    # --- the machine and ourselves ------------------------------------------------------------------------------------
-    "disk.full": Words(
-        "{party} cannot write: no space is left", "make room and start the same job again: it goes on where it stopped"
-    ),
-    "disk.denied": Words("{party} cannot write into its folder", "check that it is a folder, its owner and its mode"),
-    "home.busy": Words(
-        "{party}'s state is in use by another process", "close what has its state.duckdb open and start the job again"
-    ),
-    "ledger.broken": Words("{party}'s ledger does not verify at entry {entry}", "`isthmus audit verify` says more"),
-    "platform.no_psi": Words(
-        "private set intersection has no engine for this machine",
-        "use Linux x86-64 with glibc 2.35 or newer, or macOS 14 on arm64",
-    ),
-    "prefect.unreachable": Words(
-        "no Prefect server answers at PREFECT_API_URL", "start it (`prefect server start`), or unset the variable"
-    ),
-    "internal": Words("something failed inside {party}, which is our fault", "the trace is in {party}'s own log"),
-}
-
 
 _PLAIN_WORDS = {
     "extra_forbidden": "there is no such field",
@@ -269,7 +41,7 @@ def plain_problem(error: Mapping[str, Any]) -> str:
 
 
 class IsthmusError(Exception):
-    """An error with a code of `CATALOGUE`; `facts` fill its words, `detail` is for the party's own log alone.
+    """An error with a code of `catalogue`; `facts` fill its words, `detail` is for the party's own log alone.
 
     `where` names a place in a file the user holds (such as ``readmission.yaml, parties.insurer``).
     """

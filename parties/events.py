@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter
 
-from .errors import CATALOGUE, IsthmusError, error_of
+from .catalogue import CATALOGUE
+from .errors import IsthmusError, error_of
 from .network.message import Step, Topic
 from .released import Alias, CategorySummary, Cells, Natural, NumberSummary, Steps
 from .released import Event as _Event

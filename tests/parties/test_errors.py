@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import isthmus.parties.errors
+from isthmus.parties.catalogue import CATALOGUE
 from isthmus.parties.errors import (
-    CATALOGUE,
     InputError,
     InternalError,
     IsthmusError,

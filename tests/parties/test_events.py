@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from isthmus.flows.kinds import KINDS, room
-from isthmus.parties.errors import CATALOGUE, InputError, InternalError, IsthmusError, PeerFailure, error_of
+from isthmus.parties.catalogue import CATALOGUE
+from isthmus.parties.errors import InputError, InternalError, IsthmusError, PeerFailure, error_of
 from isthmus.parties.events import Failed, JobField, Phase, PublicEvent, parse, public_failure
 from isthmus.parties.network.message import Step, Topic
 
