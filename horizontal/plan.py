@@ -180,6 +180,8 @@ def _secure(plan: RoundsPlan, asked: int, fewest: int) -> Iterator[str]:
         yield f"{plan.aggregator.kind} has to see each update, and secure aggregation shows only their sum"
     if any(one.kind != "clip" for one in plan.transforms):
         yield "fp16, int8 and top_k save nothing under secure aggregation: its masks fill every place"
+    if plan.sample is not None:
+        yield "sums over changing parties come close to one party's update: no sample under secure aggregation"
     if fewest < threshold(asked):
         yield f"with {asked} parties a secure sum needs {threshold(asked)}, so the quorum cannot be {fewest}"
     if plan.bits not in (32, 64):

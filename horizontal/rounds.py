@@ -53,7 +53,7 @@ from .fixed_point import EXACT
 from .members import Members
 from .optimizer import step
 from .order import shuffled
-from .participant import rows_content
+from .participant import round_terms, rows_content
 from .plan import RoundsPlan
 from .setup import Terms, late, set_up
 from .summing import Gathered, Gathering, Sum, order_of
@@ -205,7 +205,8 @@ class _Coordinator:
         self._members.tell(others, Topic.TRAIN, Step.ROUND, number, {"wait": True}, answer=False)
         if self._gathering is None:
             return self._plain(asked, number, train)
-        one = Sum(self._terms.job, self._attempt, number, vector_digest(vector), asked)
+        terms = round_terms(fields)
+        one = Sum(self._terms.job, self._attempt, number, vector_digest(vector), asked, terms=terms)
         size = TALLY_SIZE + (self._size if train else 0)
         found = self._gathering.gather(
             self._members,

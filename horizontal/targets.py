@@ -44,6 +44,16 @@ class Target:
         outcome = self.values if self.task == "binary" else self.event
         return np.zeros(len(self.values), np.int64) if outcome is None else outcome.astype(np.int64)
 
+    def may_be_told_of(self, floor: int) -> bool:
+        """Whether these rows hold `floor` patients of each outcome (of a number: patients; of survival: patients and
+        events): as `pooled` asks of a group. A prevalence beside the number of rows is a count of the outcomes.
+        """
+        outcome = self.values if self.task == "binary" else self.event
+        counts: list[float] = [len(self)] if outcome is None else [float(outcome.sum()), len(self)]
+        if self.task == "binary":
+            counts.append(len(self) - counts[0])
+        return min(counts) >= floor
+
     def metrics(self, predicted: NDArray[np.float64]) -> list[MetricValue]:
         """All metrics of what `predictions` gave, ``(rows,)``; those that these rows leave undefined are left out."""
         if not len(self):

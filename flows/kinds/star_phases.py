@@ -126,7 +126,8 @@ class PartyPhases(StarPhases[J]):
         self.differs = bool(differing)
         self.read_more()
         self.data_digest = self.digest_of_data()
-        self.tell(Count(name="rows", value=len(self.row_ids)))
+        if len(self.row_ids) >= self.grant.cohort:
+            self.tell(Count(name="rows", value=len(self.row_ids)))
         self.tell(Count(name="columns", value=len(self.columns)))
 
     def read_more(self) -> None:

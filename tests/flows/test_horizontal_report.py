@@ -262,7 +262,7 @@ def test_a_party_that_dropped_out_is_named_with_its_last_round() -> None:
 
 
 def test_parties_that_were_not_drawn_have_not_dropped_out() -> None:
-    job = job_with(rounds={"count": 4, "sample": 3, "quorum": 3})
+    job = job_with(rounds={"count": 4, "sample": 3, "quorum": 3}, secure_aggregation=False)
     assert summary_of(rounds(gone_after=2) + finished(), job)["dropped"] == []
 
 

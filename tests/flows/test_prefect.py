@@ -126,6 +126,53 @@ def test_a_flow_of_ones_own_runs_the_steps_in_twenty_lines(world: Any, server: A
     assert len(list(world.homes.glob("lab/models/*/part.safetensors"))) == 1
 
 
+@pytest.mark.parametrize(
+    ("example", "kind", "job"),
+    [("quarterly_training", "star", "HorizontalJob"), ("weekly_counts", "statistics_star", "StatisticsJob")],
+)
+def test_a_flow_of_ones_own_trains_or_counts_over_hospitals(
+    request: Any, server: Any, example: str, kind: str, job: str
+) -> None:
+    star, path = request.getfixturevalue(kind), EXAMPLES / f"{example}.py"
+    code = [line for line in path.read_text().splitlines() if line.strip() and not line.strip().startswith("#")]
+    assert len(code) <= 20
+    star.job["name"] = example.replace("_", "-")
+    program = (
+        f"import asyncio, runpy, sys; from isthmus.flows import {job}; "
+        f"flow = runpy.run_path(sys.argv[1])['{example}']; "
+        f"print('outcome', asyncio.run(flow({job}.from_file(sys.argv[2]))))"
+    )
+    env = {**os.environ, **server.env, "ISTHMUS_HOMES": str(star.homes), "ISTHMUS_RUNS": str(star.runs)}
+    words = [sys.executable, "-c", program, str(path), str(star.job_file())]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "outcome" in done.stdout
+    (parent,) = _runs_of(server, ("train " if kind == "star" else "measure ") + star.job["name"])
+    children = _children(server, parent)
+    assert {(child["name"], child["state_type"]) for child in children} == {(m, "COMPLETED") for m in star.members}
+    phases = [phase.value for phase in star.load_job().phases]
+    assert _phases(server, children[0]) == dict.fromkeys(phases, "COMPLETED")
+    artifacts = {found["key"]: found for found in _post(server, "/artifacts/latest/filter")}
+    assert artifacts[f"{star.job['name']}-{'train' if kind == 'star' else 'measure'}"]["data"] == 100.0
+
+
+def test_without_a_job_every_kind_is_served_with_its_form(world: Any, server: Any) -> None:
+    env = {**os.environ, **server.env, "ISTHMUS_HOMES": str(world.homes), "ISTHMUS_RUNS": str(world.runs)}
+    words = [sys.executable, "-m", "isthmus.flows.cli", "serve", "--name", "every-kind"]
+    with (world.folder / "serve.log").open("wb") as log:
+        serving = subprocess.Popen(words, cwd=world.folder, env=env, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        body = {"deployments": {"name": {"any_": ["every-kind"]}}}
+        found = _wait_for(
+            lambda: (all_of := _post(server, "/deployments/filter", body)) and len(all_of) == 3 and all_of, serving
+        )
+    finally:
+        serving.terminate()
+        serving.wait(20)
+    forms = {name for one in found for name in one["parameter_openapi_schema"]["definitions"]}
+    assert {"VerticalJob", "HorizontalJob", "StatisticsJob"} <= forms
+
+
 def test_training_stops_when_the_parties_no_longer_share_the_same_patients(world: Any, server: Any) -> None:
     program = (
         "import asyncio, sys; from isthmus.flows import Shared, VerticalJob, train_vertical; "

@@ -43,6 +43,7 @@ CASES: list[tuple[dict[str, Any], int, str]] = [
     ({"transforms": (Transform("top_k", share=0.1),)}, 5, "save nothing under secure aggregation"),
     ({}, 2, "needs 3 parties"),
     ({"sample": 2}, 5, "needs 3 parties"),
+    ({"sample": 4}, 5, "no sample under secure aggregation"),
     ({"quorum": 3}, 5, "the quorum cannot be 3"),
     ({"quorum": 6}, 5, "more than the 5 parties"),
     ({"quorum": 0, **PLAIN}, 5, "at least one party"),

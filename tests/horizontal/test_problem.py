@@ -207,3 +207,13 @@ def test_strata_are_outcomes_and_events():
     assert Target("binary", np.array([1, 0], np.float32)).stratum().tolist() == [1, 0]
     assert Target("survival", np.ones(2, np.float32), np.array([0, 1], np.float32)).stratum().tolist() == [0, 1]
     assert Target("regression", np.array([3, 4], np.float32)).stratum().tolist() == [0, 0]
+
+
+def test_a_party_is_told_of_only_with_enough_patients_of_each_outcome():
+    few = Target("binary", np.array([1, 1, *[0] * 40], np.float32))
+    assert few.may_be_told_of(2) and not few.may_be_told_of(3)
+    assert not Target("binary", np.ones(40, np.float32)).may_be_told_of(1)
+    assert Target("regression", np.ones(5, np.float32)).may_be_told_of(5)
+    times = np.ones(40, np.float32)
+    assert not Target("survival", times, np.zeros(40, np.float32)).may_be_told_of(1)
+    assert Target("survival", times, np.ones(40, np.float32)).may_be_told_of(40)

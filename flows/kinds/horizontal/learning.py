@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from ....horizontal.problem import TabularProblem
 from ....horizontal.rounds import coordinate_rounds
 from ....horizontal.schema import ColumnSpec
 from ....horizontal.tabular import TabularEncoder
-from ....horizontal.vector import Layout, Vector
+from ....horizontal.vector import Layout, Vector, vector_digest
 from ....parties.checkpoint import read_tensors, write_tensors
 from ....parties.events import Count, Curve, Fingerprint, Metric, Phase, Progress, Resumed, Round
 from ....parties.network.message import Topic
@@ -47,6 +49,21 @@ def evaluation_content(job: HorizontalJob) -> str:
     return hashlib.sha256(f"isthmus evaluation of {job.digest()}".encode()).hexdigest()
 
 
+def training_digest(job_digest: str, numbers: Sequence[NumberCode]) -> str:
+    """What all must hold alike who train together: the job, and the means and scales that they were told.
+
+    A coordinator that tells one party other scales than the rest could make the rest's columns vanish, and the sum
+    would be the one's. Sums are named by this, so there is none between parties that hold different things.
+    """
+    codes = json.dumps([astuple(code) for code in numbers])
+    return hashlib.sha256(f"isthmus training of {job_digest} {codes}".encode()).hexdigest()
+
+
+def judging_digest(training: str, model: Vector) -> str:
+    """What all must hold alike who judge together: the same model, for the same reason."""
+    return hashlib.sha256(f"isthmus judging of {training} {vector_digest(model)}".encode()).hexdigest()
+
+
 class PartyLearning:
     """A party's side of training and evaluation. `numbers` are the pooled means and scales."""
 
@@ -56,6 +73,7 @@ class PartyLearning:
         self._phases, self._job, self._run = phases, phases.job, phases.run
         self._plan, self._spec = plan_of(phases.job), model_of(phases.job)
         self._encoder = self._encoder_of(numbers)
+        self._digest = training_digest(phases.digest, numbers)
         self._rows = self._encoder.transform(phases.columns, len(phases.row_ids))
         self._problem = self._problem_of("federated")
 
@@ -67,14 +85,16 @@ class PartyLearning:
             self._problem,
             self._plan,
             parties=job.names,
-            job_digest=phases.digest,
+            job_digest=self._digest,
             attempt=phases.attempt,
             checkpoints=phases.checkpoints,
             giving=phases.giving(Topic.TRAIN) if job.secure_aggregation else None,
             on_batch=self._told,
         )
+        shared = self._plan.scope.split(self._problem.module)[0]
+        self._judging = judging_digest(self._digest, outcome.layout.flatten(shared))
         if outcome.personal is not None:  # Ditto: what this party uses is its own model, and so that is judged
-            outcome.layout.load(outcome.personal, self._plan.scope.split(self._problem.module)[0])
+            outcome.layout.load(outcome.personal, shared)
         path = phases.home.model_folder(self._run.run) / MODEL_FILE
         self._save(path, outcome.round)
         phases.tell(Fingerprint(name="model", value=hashlib.sha256(path.read_bytes()).hexdigest()))
@@ -87,14 +107,16 @@ class PartyLearning:
             ("validation_rows", parts.validation),
             ("test_rows", parts.test),
         ):
-            phases.tell(Count(name=name, value=len(part)))  # type: ignore[arg-type]
-        floor = phases.floor
-        if len(parts.test) >= floor:
+            if len(part) >= phases.floor:
+                phases.tell(Count(name=name, value=len(part)))  # type: ignore[arg-type]
+        told = phases.target[parts.test].may_be_told_of(phases.floor)
+        if told:
             self._tell_metrics("own", self._problem.metrics(parts.test))
-        held_out = [type(c)(c.name, c.kind, c.values[parts.test]) for c in phases.columns]
-        values = values_of(
-            phases.target[parts.test], self._problem.scores(parts.test), subgroups_of(self._job), held_out
-        )
+        # A party that may not be told of would be what all together have over the others: it gives nothing.
+        judged = parts.test if told else parts.test[:0]
+        held_out = [type(c)(c.name, c.kind, c.values[judged]) for c in phases.columns]
+        scores = self._problem.scores(judged)
+        values = values_of(phases.target[judged], scores, subgroups_of(self._job), held_out)
         give_once(
             phases.channel,
             Topic.EVALUATE,
@@ -102,7 +124,7 @@ class PartyLearning:
             values,
             EXACT,
             parties=self._job.names,
-            job_digest=phases.digest,
+            job_digest=self._judging,
             attempt=phases.attempt,
             content=evaluation_content(self._job),
             data=phases.data_digest,
@@ -111,7 +133,7 @@ class PartyLearning:
         if self._job.alone:
             alone = self._problem_of("alone")
             train_alone(alone, self._plan, phases.me, on_batch=self._told_alone)
-            if len(parts.test) >= floor:
+            if told:
                 self._tell_metrics("alone", alone.metrics(parts.test))
 
     def _encoder_of(self, numbers: tuple[NumberCode, ...]) -> TabularEncoder:
@@ -165,6 +187,7 @@ class CoordinatorLearning:
         self._phases, self._job, self._run = phases, phases.job, phases.run
         self._plan, self._spec = plan_of(phases.job), model_of(phases.job)
         self._encoder = shared_encoder(specs_of(phases.job), numbers, embed=self._spec.embeds)
+        self._digest = training_digest(phases.digest, numbers)
 
     def train(self) -> None:
         """Lead the rounds."""
@@ -177,12 +200,13 @@ class CoordinatorLearning:
             layout,
             coordinator=phases.me,
             parties=job.names,
-            job_digest=phases.digest,
+            job_digest=self._digest,
             attempt=phases.attempt,
             checkpoints=phases.checkpoints,
             gathering=phases.gathering() if job.secure_aggregation else None,
             on_round=self._told,
         )
+        self._judging = judging_digest(self._digest, outcome.model)
         if self._plan.keep == "best":
             phases.tell(Metric(name="best_round", part="validation", value=outcome.round))
 
@@ -196,7 +220,7 @@ class CoordinatorLearning:
             phases.gathering(),
             size(job.task, groups),
             EXACT,
-            job_digest=phases.digest,
+            job_digest=self._judging,
             attempt=phases.attempt,
             content=evaluation_content(job),
             deadline_s=self._plan.deadline_s,

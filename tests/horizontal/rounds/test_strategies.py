@@ -156,7 +156,6 @@ def test_without_validation_rows_the_last_model_is_kept(make_world: Any) -> None
         {"objective": Objective("scaffold")},
         {"weighted": False},
         {"transforms": (Transform("clip", norm=0.3),)},
-        {"sample": 3, "quorum": 3},
         {"optimizer": ServerOptimizer(momentum=0.5), "patience": 1},
         {"scope": Scope(batch_norm=True)},
     ],
