@@ -27,8 +27,8 @@ from .journal import Journal, Listener
 from .kinds.horizontal.job import HorizontalJob
 from .kinds.statistics.job import StatisticsJob
 from .kinds.vertical.baselines import Baselines, may_pool, run_baselines
-from .kinds.vertical.job import VerticalJob
-from .launch import ALIGN_PHASES, Here, together
+from .kinds.vertical.job import ALIGN_PHASES, VerticalJob
+from .launch import Here, together
 from .party import HERE, party_flow, sealed
 from .report import markdown, summarise, write_report
 from .runs import OpenRun, Status, open_run

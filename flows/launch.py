@@ -29,7 +29,6 @@ from .journal import Journal
 STOP_S = 5.0
 LINE_NBYTES = 4 * 1024 * 1024  # of one event: a histogram is the longest
 LAST_WORDS_S = 3.0
-ALIGN_PHASES = (Phase.AGREE, Phase.ALIGN, Phase.CLOSE)  # of a vertical job
 
 
 class Vault:
@@ -194,7 +193,7 @@ async def together(job: Job, run_member: Callable[[str], Awaitable[object]]) -> 
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     if not goes_on:
-        raise min((failures[member] for member in job.members if member in failures), key=_rank)
+        raise min((failures[member] for member in job.members if member in failures), key=says_less)
     return failures
 
 
@@ -221,7 +220,8 @@ async def run_here(
     return journal
 
 
-def _rank(error: BaseException) -> int:
+def says_less(error: BaseException) -> int:
+    """By how little an error explains of a job's end: the key to sort the members' errors by."""
     if not isinstance(error, IsthmusError):
         return 0
     if isinstance(error, InternalError):

@@ -47,7 +47,7 @@ class Phases(Generic[J]):
         self.checkpoints = Checkpoints(home.run_folder(run) / "checkpoints", party=home.name)
         self.grant = Grant()
         self.run: Run | None = None
-        self.done = False  # whether the kind's last phase has ended well
+        self.done = False  # whether the kind's last phase has ended well: the vault sees to it
         self._run_name, self._fresh = run, fresh
 
     def agree(self) -> None:

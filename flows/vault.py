@@ -74,12 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ends = {name: int(number) for name, number in (peer.rsplit("=", 1) for peer in options.peer)}
     job = job_of(opening.job)
     tell = Publisher(control.sendall, job.aliases())
-    return _serve(opening, job, options.home, ends, commands, tell)
+    return serve(opening, job, options.home, ends, commands, tell)
 
 
-def _serve(
+def serve(
     opening: Open, job: Job, folder: Path, ends: dict[str, int], commands: queue.Queue[bytes], tell: Publisher
 ) -> int:
+    """Do the phases that are commanded, until CLOSE or the first failure; returns the process's exit code.
+
+    `folder` is the party's home, `ends` the sockets to its peers by their file descriptors.
+    """
     phase, party = Phase.AGREE, folder.name
     channels: dict[str, Channel] = {}
     try:
@@ -99,6 +103,7 @@ def _serve(
             began = time.monotonic()
             tell(Started(phase=phase))
             work()
+            phases.done |= phase is job.phases[-2]  # the last before CLOSE
             tell(Finished(phase=phase, seconds=time.monotonic() - began))
         return 0
     except IsthmusError as error:

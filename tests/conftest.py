@@ -23,7 +23,7 @@ import yaml
 from isthmus.flows import vault
 from isthmus.flows.jobs import Job, job_of
 from isthmus.flows.journal import Journal
-from isthmus.flows.launch import _rank, run_here
+from isthmus.flows.launch import run_here, says_less
 from isthmus.flows.publisher import Publisher
 from isthmus.parties.events import Failed, Phase, parse
 from isthmus.parties.home import PartyHome
@@ -179,7 +179,7 @@ class World:
                 journal.note(member, parse(line, job.aliases()))
 
             numbers = {peer: os.dup(end.fileno()) for peer, end in ends[member].items()}
-            vault._serve(opening, mine, self.homes / member, numbers, commands, Publisher(write, mine.aliases()))
+            vault.serve(opening, mine, self.homes / member, numbers, commands, Publisher(write, mine.aliases()))
             for end in ends[member].values():  # as when a process ends
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
@@ -192,7 +192,7 @@ class World:
             thread.join(timeout=100)
         failures = {member: failed.error() for member, failed in journal.of(Failed)}
         if failures.keys() & job.essential:
-            raise min((failures[member] for member in job.members if member in failures), key=_rank)
+            raise min((failures[member] for member in job.members if member in failures), key=says_less)
         return journal
 
     def command(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from isthmus.flows.launch import ALIGN_PHASES
+from isthmus.flows.kinds.vertical.job import ALIGN_PHASES
 from isthmus.parties.checkpoint import read_tensors
 from isthmus.parties.home import PartyHome
 from isthmus.parties.ledger import Ledger

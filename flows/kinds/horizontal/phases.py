@@ -100,7 +100,6 @@ class HorizontalParty(PartyPhases[HorizontalJob]):
     def evaluate(self) -> None:
         """Judge the model."""
         self._learning.evaluate()
-        self.done = True
 
 
 class HorizontalCoordinator(CoordinatorPhases[HorizontalJob]):
@@ -142,7 +141,6 @@ class HorizontalCoordinator(CoordinatorPhases[HorizontalJob]):
     def evaluate(self) -> None:
         """Add up how well the model does."""
         self._learning.evaluate()
-        self.done = True
 
 
 def code_of(job: HorizontalJob, member: str) -> str:

@@ -68,7 +68,6 @@ class StatisticsPartyPhases(PartyPhases[StatisticsJob]):
             dataset=self.store.name,
             wait_s=DEADLINE_S + self.channel.timeout_s,
         ).run()
-        self.done = True
 
 
 class StatisticsCoordinator(CoordinatorPhases[StatisticsJob]):
@@ -88,4 +87,3 @@ class StatisticsCoordinator(CoordinatorPhases[StatisticsJob]):
         )
         for event in events_of(result):
             self.tell(event)
-        self.done = True

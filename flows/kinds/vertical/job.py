@@ -10,6 +10,8 @@ from ....parties.events import Phase
 from ....parties.policy import ALL, Terms
 from ...jobs import Form, Job, Name, Width
 
+ALIGN_PHASES = (Phase.AGREE, Phase.ALIGN, Phase.CLOSE)  # without training
+
 
 class PartyInJob(Form):
     """What one party brings: a dataset of its own, columns of it, and at one party the label."""

@@ -165,7 +165,6 @@ class VerticalPhases(Phases[VerticalJob]):
         """Score the held-out patients together."""
         assert self._learning is not None
         self._learning.evaluate()
-        self.done = True
 
 
 def _digest_of_identifiers(row_ids: NDArray[Any], identifiers: Mapping[str, Identifier]) -> str:
