@@ -40,6 +40,7 @@ class Job(Form):
     """What the kinds of job have in common. The fields come first in each kind's own model, with its `kind`."""
 
     phases: ClassVar[tuple[Phase, ...]]
+    units: ClassVar[Mapping[Phase, str]]  # what the progress of a phase is counted in, where it tells any
 
     kind: str
     name: Name = Field(title="Name", description="Names the runs.", examples=["hospital-mortality"])

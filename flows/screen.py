@@ -15,10 +15,6 @@ from .jobs import Job
 from .kinds.horizontal.job import HorizontalJob
 from .terminal import difference_text
 
-_UNITS = {
-    Phase.ALIGN: "pass", Phase.PREPARE: "pass", Phase.MEASURE: "pass",
-    Phase.TRAIN: "epoch", Phase.EVALUATE: "alone, round", Phase.COMPARE: "model",
-}  # fmt: skip
 _SCORES = {"binary": "AUC", "regression": "R²", "survival": "C-index"}
 _LED = (Phase.PREPARE, Phase.MEASURE)  # the coordinator alone says how far these are
 _DONE, _GONE = "[green]✓[/]", "[red]✗[/]"
@@ -30,7 +26,7 @@ class Screen:
     def __init__(self, console: Console, job: Job, *, baselines: bool = False) -> None:
         self._console, self._job = console, job
         self._parties = job.members
-        self._units = _UNITS | ({Phase.TRAIN: "round"} if isinstance(job, HorizontalJob) else {})
+        self._units = {**job.units, Phase.COMPARE: "model"}
         self._score = _SCORES[job.task] if isinstance(job, HorizontalJob) else "AUC"
         compared = (Phase.COMPARE,) if baselines else ()
         self._shown: tuple[Phase, ...] = (*(phase for phase in job.phases if phase is not Phase.CLOSE), *compared)
@@ -65,7 +61,7 @@ class Screen:
             case Step():
                 share = event.done / event.total if event.total else 1.0
                 self._shares[event.phase][party] = (event.index - 1 + share) / event.units
-                unit = self._units[event.phase]
+                unit = self._units.get(event.phase, "part")
                 place = (event.done, event.total) if event.phase is Phase.COMPARE else (event.index, event.units)
                 self._note(event.phase, unit, f"{unit} {place[0]}/{place[1]}")
             case Count(name="shared"):

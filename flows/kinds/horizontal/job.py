@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -122,6 +123,9 @@ class HorizontalJob(StarJob):
 
     model_config = ConfigDict(title="Horizontal job")
     phases: ClassVar[tuple[Phase, ...]] = (Phase.AGREE, Phase.PREPARE, Phase.TRAIN, Phase.EVALUATE, Phase.CLOSE)
+    units: ClassVar[Mapping[Phase, str]] = {
+        Phase.PREPARE: "pass", Phase.TRAIN: "round", Phase.EVALUATE: "alone, round",
+    }  # fmt: skip
 
     kind: Literal["horizontal"] = Field(default="horizontal", title="Kind", description="The kind of job.")
     label: LabelForm = Field(title="Label", description="What the model learns to tell.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
@@ -75,6 +76,7 @@ class StatisticsJob(StarJob):
 
     model_config = ConfigDict(title="Statistics job")
     phases: ClassVar[tuple[Phase, ...]] = (Phase.AGREE, Phase.MEASURE, Phase.CLOSE)
+    units: ClassVar[Mapping[Phase, str]] = {Phase.MEASURE: "pass"}
 
     kind: Literal["statistics"] = Field(default="statistics", title="Kind", description="The kind of job.")
     tables: tuple[_Table, ...] = Field(

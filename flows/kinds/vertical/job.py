@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -103,6 +104,7 @@ class VerticalJob(Job):
 
     model_config = ConfigDict(title="Vertical job")
     phases: ClassVar[tuple[Phase, ...]] = (Phase.AGREE, Phase.ALIGN, Phase.TRAIN, Phase.EVALUATE, Phase.CLOSE)
+    units: ClassVar[Mapping[Phase, str]] = {Phase.ALIGN: "pass", Phase.TRAIN: "epoch"}
 
     kind: Literal["vertical"] = Field(default="vertical", title="Kind", description="The kind of job.")
     parties: tuple[PartyInJob, ...] = Field(
