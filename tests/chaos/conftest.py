@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -40,6 +44,23 @@ def vaults(world: Any, member: str = "") -> list[int]:
     return found
 
 
+def kill_all(world: Any, flow: subprocess.Popen[str]) -> None:
+    for pid in [flow.pid, *vaults(world)]:
+        with contextlib.suppress(ProcessLookupError):  # a vault that noticed was faster
+            os.kill(pid, signal.SIGKILL)
+
+
+def finished_twin(world: Any, folder: Path) -> Any:
+    """A copy of a world whose job has run without being stopped."""
+    twin = copy.copy(world)
+    twin.folder, twin.homes, twin.runs = folder, folder / "homes", folder / "runs"
+    shutil.copytree(world.homes, twin.homes)
+    process = start(twin)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    return twin
+
+
 def wait(ask: Callable[[], Any], seconds: float = 90) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -59,4 +80,7 @@ def assert_same(one: Any, other: Any) -> None:
 @pytest.fixture
 def chaos(make_star: Any) -> SimpleNamespace:
     """The helpers above, and a star of any parties."""
-    return SimpleNamespace(start=start, vaults=vaults, wait=wait, assert_same=assert_same, star=make_star)
+    return SimpleNamespace(
+        start=start, vaults=vaults, kill_all=kill_all, finished_twin=finished_twin, wait=wait,
+        assert_same=assert_same, star=make_star,
+    )  # fmt: skip

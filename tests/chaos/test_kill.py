@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import os
-import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -44,14 +41,7 @@ def long_world(world: Any) -> Any:
 
 @pytest.fixture
 def uninterrupted(tmp_path: Path, long_world: Any, chaos: Any) -> Any:
-    twin = copy.copy(long_world)
-    twin.folder = tmp_path / "twin"
-    twin.homes, twin.runs = twin.folder / "homes", twin.folder / "runs"
-    shutil.copytree(long_world.homes, twin.homes)
-    process = chaos.start(twin)
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, output
-    return _weights(twin)
+    return _weights(chaos.finished_twin(long_world, tmp_path / "twin"))
 
 
 def _one_vault(chaos: Any, world: Any, flow: subprocess.Popen[str]) -> None:
@@ -63,9 +53,7 @@ def _the_flow(chaos: Any, world: Any, flow: subprocess.Popen[str]) -> None:
 
 
 def _everything(chaos: Any, world: Any, flow: subprocess.Popen[str]) -> None:
-    for pid in [flow.pid, *chaos.vaults(world)]:
-        with contextlib.suppress(ProcessLookupError):  # a vault that noticed was faster
-            os.kill(pid, signal.SIGKILL)
+    chaos.kill_all(world, flow)
 
 
 def _ctrl_c(chaos: Any, world: Any, flow: subprocess.Popen[str]) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -41,14 +38,7 @@ def long_star(request: Any, star: Any) -> Any:
 
 @pytest.fixture
 def uninterrupted(tmp_path: Path, long_star: Any, chaos: Any) -> Any:
-    twin = copy.copy(long_star)
-    twin.folder = tmp_path / "twin"
-    twin.homes, twin.runs = twin.folder / "homes", twin.folder / "runs"
-    shutil.copytree(long_star.homes, twin.homes)
-    process = chaos.start(twin)
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, output
-    return _weights(twin)
+    return _weights(chaos.finished_twin(long_star, tmp_path / "twin"))
 
 
 def _kill(chaos: Any, star: Any, member: str) -> None:
@@ -64,9 +54,7 @@ def _the_coordinator(chaos: Any, star: Any, flow: Any) -> None:
 
 
 def _everything(chaos: Any, star: Any, flow: Any) -> None:
-    for pid in [flow.pid, *chaos.vaults(star)]:
-        with contextlib.suppress(ProcessLookupError):  # a vault that noticed was faster
-            os.kill(pid, signal.SIGKILL)
+    chaos.kill_all(star, flow)
 
 
 @pytest.mark.timeout(500)
