@@ -75,7 +75,7 @@ class Screen:
             case Resumed(phase=Phase.ALIGN):
                 self._note(Phase.ALIGN, "resumed", "goes on with the alignment of the last attempt")
             case Resumed(epoch=epoch):
-                self._note(Phase.TRAIN, "resumed", f"resumed after {self._units[Phase.TRAIN]} {epoch}")
+                self._note(Phase.TRAIN, "resumed", f"resumed after {self._units.get(Phase.TRAIN, 'part')} {epoch}")
             case Finished() if event.phase in self._shown:
                 self._end(party, event.phase, _DONE)
             case Failed() if event.phase in self._shown:
