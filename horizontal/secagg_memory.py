@@ -23,8 +23,8 @@ from .summing import Sum
 class Releases(Protocol):
     """The party's memory over all jobs: `parties.state.State`."""
 
-    def has_released(self, content: str) -> bool:
-        """Whether this party ever helped to unmask a sum over this content."""
+    def released(self) -> set[str]:
+        """The contents of all sums that this party ever helped to unmask."""
 
     def note_release(self, content: str, one: str, survivors: str, *, strict: bool) -> bool:
         """Note that it is about to; False if it must not."""
@@ -57,6 +57,7 @@ class SumMemory:
 
     def __init__(self, folder: Path, releases: Releases, *, party: str) -> None:
         self._folder, self._releases, self._party = folder, releases, party
+        self._given: set[str] | None = None
 
     def hold(self, topic: Topic, held: HeldSum) -> None:
         """Write it down, for the owner alone to read."""
@@ -75,13 +76,21 @@ class SumMemory:
             self._path(topic).unlink(missing_ok=True)
 
     def was_given(self, content: str) -> bool:
-        """Whether this party helped to unmask this content before, in whatever job."""
-        return self._releases.has_released(content)
+        """Whether this party helped to unmask this content before, in whatever job.
+
+        They are read once. What another job of this party gives meanwhile is seen by `may_give`, which decides.
+        """
+        if self._given is None:
+            self._given = self._releases.released()
+        return content in self._given
 
     def may_give(self, held: HeldSum) -> bool:
         """Note that the shares of a sum are about to leave; False if they must not."""
         survivors = digest("survivors", *(held.survivors or ())).hex()
-        return self._releases.note_release(held.content, held.one.hex(), survivors, strict=held.strict)
+        allowed = self._releases.note_release(held.content, held.one.hex(), survivors, strict=held.strict)
+        if self._given is not None:
+            self._given.add(held.content)
+        return allowed
 
     def _path(self, topic: Topic) -> Path:
         return self._folder / f"secagg-{topic}.json"

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from .errors import InternalError
 from .home import PartyHome
+from .network.channel import Stream
 from .network.message import Buffer, Topic
 from .state import State
 
@@ -64,13 +65,15 @@ class Ledger:
             raise InternalError("ledger.broken", party=home.name, entry=1, detail="ledger.key is gone")
         self._key = home.ledger_key()
 
-    def append(self, entry: Entry) -> None:
-        """Write one entry, or raise; only then may bytes leave."""
-        text = json.dumps(entry.model_dump(mode="json"), sort_keys=True)
+    def append(self, *entries: Entry) -> None:
+        """Write entries, all or none, or raise; only then may bytes leave."""
         with self._state.transaction() as connection:
             last = connection.execute("SELECT entry_number, mac FROM ledger ORDER BY 1 DESC LIMIT 1").fetchone()
-            number, previous = (last[0] + 1, last[1]) if last else (1, _START)
-            connection.execute("INSERT INTO ledger VALUES (?, ?, ?)", [number, text, self._mac(number, previous, text)])
+            number, mac = last or (0, _START)
+            for entry in entries:
+                text = json.dumps(entry.model_dump(mode="json"), sort_keys=True)
+                number, mac = number + 1, self._mac(number + 1, mac, text)
+                connection.execute("INSERT INTO ledger VALUES (?, ?, ?)", [number, text, mac])
 
     def entries(self, run: str | None = None) -> list[Entry]:
         """All entries, oldest first, of one run or of all."""
@@ -116,6 +119,10 @@ class JobLog:
         self.ledger.append(self.entry("open", peer, topic))
         return _OpenStream(self, peer, topic)
 
+    def close(self, streams: Sequence[Stream]) -> None:
+        """Write the ends of streams that `open` gave."""
+        self.ledger.append(*(stream.end() for stream in streams if isinstance(stream, _OpenStream)))
+
     def entry(
         self, event: Literal["open", "close"], peer: str, topic: Topic, nbytes: int = 0, digest: str = ""
     ) -> Entry:
@@ -136,7 +143,5 @@ class _OpenStream:
             self._digest.update(buffer)
             self._nbytes += len(buffer)
 
-    def close(self) -> None:
-        self._log.ledger.append(
-            self._log.entry("close", self._peer, self._topic, self._nbytes, self._digest.hexdigest())
-        )
+    def end(self) -> Entry:
+        return self._log.entry("close", self._peer, self._topic, self._nbytes, self._digest.hexdigest())

@@ -162,11 +162,10 @@ class State:
             ).fetchone()
         return SavedAlignment(row[0], row[1], row[2], json.loads(row[3])) if row else None
 
-    def has_released(self, content: str) -> bool:
-        """Whether this party ever helped to unmask a sum over this content (see `horizontal.secagg`)."""
+    def released(self) -> set[str]:
+        """The contents of all sums that this party ever helped to unmask (see `horizontal.secagg`)."""
         with self.transaction() as connection:
-            row = connection.execute("SELECT 1 FROM releases WHERE content = ?", [content]).fetchone()
-        return row is not None
+            return {row[0] for row in connection.execute("SELECT content FROM releases").fetchall()}
 
     def note_release(self, content: str, one: str, survivors: str, *, strict: bool) -> bool:
         """Note that this party is about to help to unmask the sum `one` over `content`; False if it must not.

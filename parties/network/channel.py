@@ -52,13 +52,10 @@ class Carrier(Protocol):
 
 
 class Stream(Protocol):
-    """The ledger's open row for one topic."""
+    """The ledger's open row for one topic: it counts what leaves."""
 
     def add(self, buffers: Sequence[Buffer]) -> None:
         """Count bytes that are about to leave."""
-
-    def close(self) -> None:
-        """Write the row's end: bytes and digest."""
 
 
 class StreamLog(Protocol):
@@ -66,6 +63,9 @@ class StreamLog(Protocol):
 
     def open(self, peer: str, topic: Topic) -> Stream:
         """Write the row's beginning, or raise."""
+
+    def close(self, streams: Sequence[Stream]) -> None:
+        """Write the ends of rows, with bytes and digests, at once."""
 
 
 class Channel:
@@ -180,8 +180,7 @@ class Channel:
         if self._reader is not None:
             self._reader.join(timeout=5)
         with self._send_lock:
-            for stream in self._streams.values():
-                stream.close()
+            self._log.close(tuple(self._streams.values()))
 
     def _take(self, topic: Topic) -> Message | None:
         """The next message of a topic that has come in; None if there may yet be one."""
@@ -255,10 +254,10 @@ class CountingLog:
         self.opened.append((peer, topic, time.time()))
         return _NoStream()
 
+    def close(self, streams: Sequence[Stream]) -> None:
+        """Nothing was written down."""
+
 
 class _NoStream:
     def add(self, buffers: Sequence[Buffer]) -> None:
-        pass
-
-    def close(self) -> None:
         pass

@@ -235,18 +235,18 @@ class _Log:
         if self.refuse == "open":
             raise InputError("disk.full", party="lab")
         self.events.append(("open", topic, len(self.carrier.sent)))
-        return _LogStream(self, topic)
+        return _LogStream(topic)
+
+    def close(self, streams: Sequence[_LogStream]) -> None:
+        self.events += [("close", stream.topic, stream.nbytes) for stream in streams]
 
 
 class _LogStream:
-    def __init__(self, log: _Log, topic: Topic) -> None:
-        self.log, self.topic, self.nbytes = log, topic, 0
+    def __init__(self, topic: Topic) -> None:
+        self.topic, self.nbytes = topic, 0
 
     def add(self, buffers: Sequence[Buffer]) -> None:
         self.nbytes += sum(map(len, buffers))
-
-    def close(self) -> None:
-        self.log.events.append(("close", self.topic, self.nbytes))
 
 
 def test_the_ledger_is_asked_before_the_first_byte_of_every_topic_and_closed_with_all_of_them() -> None:
