@@ -224,7 +224,7 @@ class CoordinatorLearning:
             attempt=phases.attempt,
             content=evaluation_content(job),
             deadline_s=self._plan.deadline_s,
-            fewest=self._plan.fewest(len(job.parties)),
+            fewest=job.fewest,
         )
         pooled = judge(job.task, found.total, groups, max(phases.floor, CALIBRATION_LEAST))
         for group in (pooled.overall, *pooled.subgroups):
