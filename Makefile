@@ -12,7 +12,7 @@ demo: $(STAMP)
 	$(BIN)/isthmus demo
 
 test: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check

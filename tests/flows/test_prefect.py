@@ -107,8 +107,6 @@ def test_a_served_deployment_has_a_form_and_runs_what_the_form_sends(world: Any,
 
 def test_a_flow_of_ones_own_runs_the_steps_in_twenty_lines(world: Any, server: Any) -> None:
     example = EXAMPLES / "monthly_mortality.py"
-    code = [line for line in example.read_text().splitlines() if line.strip() and not line.strip().startswith("#")]
-    assert len(code) <= 20
     program = (
         "import asyncio, runpy, sys; from isthmus.flows import VerticalJob; "
         "flow = runpy.run_path(sys.argv[1])['monthly_mortality']; "
@@ -126,34 +124,32 @@ def test_a_flow_of_ones_own_runs_the_steps_in_twenty_lines(world: Any, server: A
     assert len(list(world.homes.glob("lab/models/*/part.safetensors"))) == 1
 
 
-@pytest.mark.parametrize(
-    ("example", "kind", "job"),
-    [("quarterly_training", "star", "HorizontalJob"), ("weekly_counts", "statistics_star", "StatisticsJob")],
-)
-def test_a_flow_of_ones_own_trains_or_counts_over_hospitals(
-    request: Any, server: Any, example: str, kind: str, job: str
-) -> None:
-    star, path = request.getfixturevalue(kind), EXAMPLES / f"{example}.py"
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_a_flow_of_ones_own_takes_twenty_lines(path: Path) -> None:
     code = [line for line in path.read_text().splitlines() if line.strip() and not line.strip().startswith("#")]
     assert len(code) <= 20
-    star.job["name"] = example.replace("_", "-")
+
+
+def test_a_flow_of_ones_own_counts_over_hospitals(statistics_star: Any, server: Any) -> None:
+    star = statistics_star
+    star.job["name"] = "weekly-counts"
     program = (
-        f"import asyncio, runpy, sys; from isthmus.flows import {job}; "
-        f"flow = runpy.run_path(sys.argv[1])['{example}']; "
-        f"print('outcome', asyncio.run(flow({job}.from_file(sys.argv[2]))))"
+        "import asyncio, runpy, sys; from isthmus.flows import StatisticsJob; "
+        "flow = runpy.run_path(sys.argv[1])['weekly_counts']; "
+        "print('outcome', asyncio.run(flow(StatisticsJob.from_file(sys.argv[2]))))"
     )
     env = {**os.environ, **server.env, "ISTHMUS_HOMES": str(star.homes), "ISTHMUS_RUNS": str(star.runs)}
-    words = [sys.executable, "-c", program, str(path), str(star.job_file())]
+    words = [sys.executable, "-c", program, str(EXAMPLES / "weekly_counts.py"), str(star.job_file())]
     done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert "outcome" in done.stdout
-    (parent,) = _runs_of(server, ("train " if kind == "star" else "measure ") + star.job["name"])
+    (parent,) = _runs_of(server, "measure weekly-counts")
     children = _children(server, parent)
     assert {(child["name"], child["state_type"]) for child in children} == {(m, "COMPLETED") for m in star.members}
-    phases = [phase.value for phase in star.load_job().phases]
-    assert _phases(server, children[0]) == dict.fromkeys(phases, "COMPLETED")
+    assert _phases(server, children[0]) == dict.fromkeys(["agree", "measure", "close"], "COMPLETED")
     artifacts = {found["key"]: found for found in _post(server, "/artifacts/latest/filter")}
-    assert artifacts[f"{star.job['name']}-{'train' if kind == 'star' else 'measure'}"]["data"] == 100.0
+    assert artifacts["weekly-counts-measure"]["data"] == 100.0
+    assert "390 patients" in artifacts["weekly-counts-report"]["data"]
 
 
 def test_without_a_job_every_kind_is_served_with_its_form(world: Any, server: Any) -> None:
