@@ -177,7 +177,10 @@ def _secure(plan: RoundsPlan, asked: int, fewest: int) -> Iterator[str]:
     if asked < FEWEST:
         yield f"secure aggregation needs {FEWEST} parties a round and there are {asked}: one of two knows the other's"
     if not plan.aggregator.linear:
-        yield f"{plan.aggregator.kind} has to see each update, and secure aggregation shows only their sum"
+        yield (
+            f"{plan.aggregator.kind} has to see each update, and secure aggregation shows only their sum; with "
+            "`secure_aggregation: false` every policy has to say `plain_updates: allow`"
+        )
     if any(one.kind != "clip" for one in plan.transforms):
         yield "fp16, int8 and top_k save nothing under secure aggregation: its masks fill every place"
     if plan.sample is not None:

@@ -20,9 +20,7 @@ CATALOGUE: dict[str, Words] = {
     "job.missing": Words("there is no job file '{file}'", "check the path; `isthmus demo` makes an example"),
     "job.not_yaml": Words("the job file is not YAML (line {line})", "mend the line; `isthmus schema` helps an editor"),
     "job.invalid": Words("{problem}", "see `isthmus schema` for the fields of a job"),
-    "job.party_unknown": Words(
-        "the job names party '{party}', which has no home here", "make its home, or name the folder with --homes"
-    ),
+    "job.party_unknown": Words("there is no home of '{party}' here", "make its home, or name the folder with --homes"),
     "job.not_agreed": Words(
         "{party} and {peer} were given different jobs: '{field}' differs", "give every party the same job file"
     ),
@@ -102,7 +100,8 @@ CATALOGUE: dict[str, Words] = {
         "{party} has {count} rows to learn from and needs {allowed}", "bring more rows, or lower `split`'s shares"
     ),
     "data.duration": Words(
-        "{party}'s duration '{column}' is null or not above zero in {count} rows", "drop those rows in the SQL"
+        "{party}'s duration '{column}' is null or not above zero, rows: {count}",
+        "in the SQL, make 0 half a unit (greatest(days, 0.5)) and leave out only rows where it is not known",
     ),
     "schema.differs": Words(
         "parties whose data differ from the columns that the job names: {count}",
@@ -142,7 +141,10 @@ CATALOGUE: dict[str, Words] = {
         "{party} does not allow '{column}' as a label", "ask {party} to add it to `labels:` in its policy"
     ),
     "policy.epochs": Words("{party} allows {allowed} epochs, the job asks {asked}", "lower `training.epochs`"),
-    "policy.rounds": Words("{party} allows {allowed} rounds, the job asks {asked}", "lower `rounds.count`"),
+    "policy.rounds": Words(
+        "{party} allows {allowed} rounds, the job asks {asked}",
+        "lower `rounds.count`, or ask {party} to raise `max_rounds:` in its policy",
+    ),
     "policy.no_floor": Words(
         "{party} does not let patients of '{dataset}' be linked",
         "ask {party} to set `at_least`: the smallest number of shared patients",
@@ -160,7 +162,8 @@ CATALOGUE: dict[str, Words] = {
         "leave out --baselines: only a simulation sets `pooled_baselines: allow`",
     ),
     "policy.plain_updates": Words(
-        "{party} does not let the coordinator see its updates", "aggregate securely, or ask {party} for `plain_updates`"
+        "{party} does not let the coordinator see its own updates and sums",
+        "leave `secure_aggregation` on, or ask {party} for `plain_updates: allow` in its policy",
     ),
     "policy.model": Words("{party} does not run this model's code", "ask {party} to add it to its policy's models"),
     "policy.cohort": Words(
@@ -173,7 +176,7 @@ CATALOGUE: dict[str, Words] = {
     ),
     "secagg.repeated": Words(
         "{party} has given this sum already, with other parties or in another round",
-        "two sums that differ by one party give that party away: start over with --fresh",
+        "two such sums can give a party away: name the same parties as then; after a training, start over with --fresh",
     ),
     "secagg.survivors": Words(
         "{party} was asked to unmask for parties that were not in the sum",

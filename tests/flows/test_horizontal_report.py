@@ -157,9 +157,9 @@ def test_the_summary_holds_the_numbers_of_the_journal(summary: dict[str, Any]) -
 
 def test_the_terminal_shows_a_line_a_party_and_one_for_all(summary: dict[str, Any]) -> None:
     lines = [line.rstrip() for line in printed(summary).splitlines()]
-    assert re.fullmatch(r" +rows +held out +alone +federated, AUC \(95 % interval\)", lines[0])
-    assert re.fullmatch(r"west +1,030 +230 +0\.660 \(0\.610 to 0\.710\) +0\.740 \(0\.700 to 0\.780\)", lines[4])
-    assert re.fullmatch(r"all together +4,060 +860 +0\.775 \(0\.742 to 0\.809\)", lines[5])
+    assert re.fullmatch(r" +rows +held out +alone +federated, AUC \(95 %\)", lines[0])
+    assert re.fullmatch(r"west +1,030 +230 +0\.660 \(0\.610–0\.710\) +0\.740 \(0\.700–0\.780\)", lines[4])
+    assert re.fullmatch(r"all together +4,060 +860 +0\.775 \(0\.742–0\.809\)", lines[5])
     assert "better than alone at 3 of 4" in headline(summary)
     assert any("east -0.010" in line and "west +0.080" in line for line in closing_lines(summary))
 

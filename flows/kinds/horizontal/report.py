@@ -53,7 +53,8 @@ def text_table(summary: Summary) -> Table:
     for header in headers(summary):
         table.add_column(header, justify="right" if header in ("rows", "held out") else "left")
     for cells, together in lines(summary):
-        table.add_row(*map(escape, cells), style="bold" if together else None)
+        narrow = (escape(cell).replace(" to ", "–") for cell in cells)  # so that a line fits 80 columns
+        table.add_row(*narrow, style="bold" if together else None)
     return table
 
 
@@ -94,7 +95,9 @@ def closing_lines(summary: Summary) -> list[str]:
     """Which round was kept, what each party gains, who dropped out."""
     found = []
     if summary["best_round"] is not None:
-        found.append(f"  kept    the model of round {summary['best_round']} of {last_round(summary)}")
+        best, last = summary["best_round"], last_round(summary)
+        more = "; the validation loss was still falling: more rounds may help" if best == last else ""
+        found.append(f"  kept    the model of round {best} of {last}{more}")
     if pairs := compared(summary):
         gains = "   ".join(f"{name} {together - alone:+.3f}" for name, (alone, together) in pairs.items())
         found.append(f"  gain    {gains}   {MAIN[summary['task']][1]} over alone, on each party's held-out patients")
@@ -120,7 +123,7 @@ def notes(summary: Summary) -> list[str]:
 
 def headers(summary: Summary) -> list[str]:
     """Of the table."""
-    title = f"{MAIN[summary['task']][1]} (95 % interval)" if summary["task"] == "binary" else MAIN[summary["task"]][1]
+    title = f"{MAIN[summary['task']][1]} (95 %)" if summary["task"] == "binary" else MAIN[summary["task"]][1]
     alone = ["alone"] if summary["job"]["alone"] else []
     return ["", "rows", "held out", *alone, f"federated, {title}"]
 

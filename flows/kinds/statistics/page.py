@@ -10,6 +10,7 @@ from ...markup import HELD_BACK, bar, figure, table
 from ...report import Summary
 from . import plots
 from .report import (
+    FLOORED,
     KEPT_BACK,
     count_text,
     counts_of_number,
@@ -79,7 +80,7 @@ def _numbers(summary: Summary) -> str:
         ]  # fmt: skip
         name = escape(one["name"]) + (f' <span class="held">{escape(unit)}</span>' if unit else "")
         cells.append([name, *map(_marked, words), plots.small_histogram(one)])
-    header = ["", "known", "missing", "mean", "sd", "median, its bin", "low to high", ""]
+    header = ["", "known", "missing", "mean", "sd", "median, its bin", FLOORED, ""]
     note = (
         "Low and high are values at or beyond which as many patients lie as may be told of. The median lies in the bin "
         "beside it."

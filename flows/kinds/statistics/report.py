@@ -19,6 +19,7 @@ from .restored import restored
 
 TOPICS = {"agree": "the job itself", "statistics": "sums, and the result"}
 KEPT_BACK = "·"
+FLOORED = "low to high *"  # explained below the table: neither is anybody's least or greatest value
 MOST_LEVELS = 4  # of a category, in the terminal
 _NEEDS = {
     "numbers": "summaries of numbers",
@@ -45,6 +46,8 @@ def text_table(summary: Summary) -> RenderableType:
     parts: list[RenderableType] = []
     if told["numbers"]:
         parts.append(_text_table([*number_headers()], [number_cells(summary, one) for one in told["numbers"]]))
+        floor = summary["job"]["at_least"]
+        parts.append(f"* at least {floor} patients lie at or below the first, and at or above the second")
     if told["categories"]:
         parts.append(_text_table(["category", "patients"], [_levels(one) for one in told["categories"]]))
     for curve in told["curves"]:
@@ -124,7 +127,7 @@ def notes(summary: Summary) -> list[str]:
 
 def number_headers() -> list[str]:
     """Of the table of numbers."""
-    return ["number", "known", "missing", "mean (sd)", "median", "low to high"]
+    return ["number", "known", "missing", "mean (sd)", "median", FLOORED]
 
 
 def number_cells(summary: Summary, one: Mapping[str, Any]) -> list[str]:
