@@ -133,9 +133,9 @@ class PartyPhases(StarPhases[J]):
     def read_more(self) -> None:
         """Read what the kind of job needs beside the columns."""
 
+    @abstractmethod
     def digest_of_data(self) -> str:
         """SHA-256 over all that was read."""
-        raise NotImplementedError
 
     def offer(self) -> dict[str, Any]:
         """What the coordinator has to know of this party before anything is added up."""
