@@ -14,6 +14,7 @@ before it could finish, and then all go on once more. Only where a run is finish
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
