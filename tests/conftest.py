@@ -337,3 +337,11 @@ def world(tmp_path: Path) -> World:
 def world_of_three(tmp_path: Path) -> World:
     """An active party and two passive ones."""
     return World(tmp_path, passive=("lab", "clinic"))
+
+
+LONGEST_FIRST = ("test_prefect.py", "test_planted.py", "test_packaging.py", "test_star_runs.py", "test_equality.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: what is left for the end then fits both processors."""
+    items.sort(key=lambda item: LONGEST_FIRST.index(item.path.name) if item.path.name in LONGEST_FIRST else 9)
