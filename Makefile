@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 STAMP := .venv/.stamp
-PACKAGES := isthmus.parties isthmus.psi isthmus.horizontal isthmus.vertical isthmus.flows
+PACKAGES := isthmus.parties isthmus.psi isthmus.horizontal isthmus.vertical isthmus.transfer isthmus.flows
 
 .DEFAULT_GOAL := demo
-BENCHES := demo vertical psi heart horizontal byzantine secagg
+BENCHES := demo vertical psi heart horizontal byzantine secagg transfer
 .PHONY: demo test check format chaos $(addprefix bench-,$(BENCHES))
 
 demo: $(STAMP)

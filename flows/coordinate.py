@@ -24,10 +24,11 @@ from ..parties.errors import InputError, IsthmusError
 from ..parties.events import Fingerprint, Finished, Phase, Progress, PublicEvent
 from .jobs import Job
 from .journal import Journal, Listener
+from .kinds.aligned import ALIGN_PHASES
 from .kinds.horizontal.job import HorizontalJob
 from .kinds.statistics.job import StatisticsJob
 from .kinds.vertical.baselines import Baselines, may_pool, run_baselines
-from .kinds.vertical.job import ALIGN_PHASES, VerticalJob
+from .kinds.vertical.job import VerticalJob
 from .launch import Here, together
 from .party import HERE, party_flow, sealed
 from .report import markdown, summarise, write_report

@@ -118,6 +118,30 @@ CATALOGUE: dict[str, Words] = {
         "the parameters of {party}'s model are not those of the others",
         "install the same code, with the same options, at every party",
     ),
+    "model.start_missing": Words(
+        "{party} holds no model with the digest that the job starts from",
+        "put its file under models/ in {party}'s home, or mend `start` in the job: `sha256sum` prints a file's digest",
+    ),
+    "model.start_differs": Words(
+        "the model that {party} starts from differs from the job in its '{field}'",
+        "give the job the columns and the model of the training that it comes from",
+    ),
+    "start.unknown": Words(
+        "no finished run of the job '{name}' is known here to start from",
+        "run that job first, name the folder with --runs, or give `start.digest`",
+    ),
+    "transfer.unlabelled": Words(
+        "no patient of {party} has a value of the label '{column}'",
+        "name another label; or leave it out and set `distill: true` with `give: score`, which needs none",
+    ),
+    "transfer.few_labels": Words(
+        "too few of the shared patients have an outcome at {party}: {allowed} of each outcome are needed",
+        "share more labelled patients; or leave the label out and set `distill: true` with `give: score`",
+    ),
+    "embedding.constant": Words(
+        "{party}'s embedding says the same of every shared patient",
+        "give the source columns that differ between patients, or train it longer",
+    ),
     "train.diverged": Words(
         "the training loss is no longer a number in epoch or round {epoch}", "lower the job's `learning_rate`"
     ),
@@ -144,6 +168,10 @@ CATALOGUE: dict[str, Words] = {
     "policy.rounds": Words(
         "{party} allows {allowed} rounds, the job asks {asked}",
         "lower `rounds.count`, or ask {party} to raise `max_rounds:` in its policy",
+    ),
+    "policy.embedding": Words(
+        "{party} lets an embedding tell {allowed} numbers of a patient, the job asks {asked}",
+        "set `give: score`, lower the last of `pretraining.hidden`, or ask {party} to raise `max_embedding:`",
     ),
     "policy.no_floor": Words(
         "{party} does not let patients of '{dataset}' be linked",

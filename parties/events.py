@@ -45,16 +45,21 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 JobField = Literal["kind", "name", "purpose", "parties", "align", "model", "training", "version",
     "coordinator", "columns", "label", "strategy", "rounds", "split", "subgroups", "secure_aggregation",
     "standardise", "alone", "secure_bits", "code", "tables", "curves", "at_least", "quantiles", "bins",
+    "source", "target", "give", "pretraining", "distill", "start", "tuning",
 ]  # fmt: skip
 Part = Literal["train", "validation", "test"]
 FactName = Literal["party", "peer", "dataset", "column", "identifier", "kind"]
 CountName = Literal[
     "rows", "columns", "keys_null", "keys_repeated", "keys_used", "matched", "shared",
-    "train_rows", "validation_rows", "test_rows", "patients",
+    "train_rows", "validation_rows", "test_rows", "patients", "labelled", "soft_labels", "own_labelled",
 ]  # fmt: skip
 MetricName = Literal[
     "auc", "average_precision", "log_loss", "brier", "accuracy", "prevalence", "rmse", "mae", "r2", "c_index",
     "best_epoch", "best_round",
+]  # fmt: skip
+Candidate = Literal[
+    "target", "source", "transferred", "split",  # of a transfer between parties
+    "alone", "start", "tuned",  # of a model tuned at one party
 ]  # fmt: skip
 NumberName = Literal["count", "entry", "asked", "allowed", "seconds", "epoch", "round"]
 
@@ -90,7 +95,8 @@ class Metric(_Event):
     """A number that says how well a model does, with its 95 % interval where there is one.
 
     In horizontal jobs `of` says whose: of all parties' rows by sums over them, of this party's own, or of what it
-    reaches alone; and `subgroup` and `level` which patients: the places of a category and a level in the job.
+    reaches alone; and `subgroup` and `level` which patients: the places of a category and a level in the job. In jobs
+    that transfer, `of` says which of the models that the gate compares.
     """
 
     event: Literal["metric"] = "metric"
@@ -100,10 +106,17 @@ class Metric(_Event):
     low: FiniteFloat | None = None
     high: FiniteFloat | None = None
     epoch: Natural | None = None
-    of: Literal["pooled", "own", "alone"] | None = None
+    of: Literal["pooled", "own", "chosen", "distilled"] | Candidate | None = None
     subgroup: Natural | None = None
     level: Natural | None = None
     rows: Natural | None = None  # that it stands for
+
+
+class Chosen(_Event):
+    """Which of the models that it compared a gate has kept."""
+
+    event: Literal["chosen"] = "chosen"
+    of: Candidate
 
 
 class Curve(_Event):
@@ -204,6 +217,7 @@ PublicEvent = Annotated[
     | Progress
     | Count
     | Metric
+    | Chosen
     | Curve
     | Round
     | Difference

@@ -49,12 +49,17 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kinds: tuple[Literal["vertical", "horizontal", "statistics"], ...] = Field(default=(), description="Kinds of job.")
+    kinds: tuple[Literal["vertical", "horizontal", "statistics", "transfer", "finetune"], ...] = Field(default=(), description="Kinds of job.")
     purposes: tuple[str, ...] = Field(default=(), description="Purposes, word for word.")
     peers: tuple[str, ...] = Field(default=(), description="Parties it works with.")
     release: dict[str, Release] = Field(default_factory=dict, description="By dataset.")
     max_epochs: int = Field(default=0, ge=0, description="The most epochs of training that a job may ask for.")
     max_rounds: int = Field(default=0, ge=0, description="The most federated rounds that a job may ask for.")
+    max_embedding: int = Field(
+        default=0,
+        ge=0,
+        description="The most numbers that an embedding may tell of each shared patient; 1 is a score, 0 none at all.",
+    )
     models: tuple[str, ...] = Field(default=(), description="Model classes of one's own that may run, by dotted path.")
     plain_updates: Literal["deny", "allow"] = Field(
         default="deny", description="Whether the coordinator may see this party's own updates and sums, unmasked."
@@ -85,6 +90,8 @@ class Policy(BaseModel):
             raise PolicyRefusal("policy.epochs", party=me, asked=terms.epochs, allowed=self.max_epochs)
         if terms.rounds > self.max_rounds:
             raise PolicyRefusal("policy.rounds", party=me, asked=terms.rounds, allowed=self.max_rounds)
+        if terms.embedding > self.max_embedding:
+            raise PolicyRefusal("policy.embedding", party=me, asked=terms.embedding, allowed=self.max_embedding)
         if terms.model is not None and terms.model not in self.models:
             raise PolicyRefusal("policy.model", party=me)
         if terms.plain_updates and self.plain_updates != "allow":
@@ -137,6 +144,7 @@ class Terms:
     cohort: int | None = None  # the smallest group that numbers may be told of; None: none are told
     epochs: int = 0
     rounds: int = 0
+    embedding: int = 0  # numbers of each shared patient that the party gives away
     model: str | None = None  # a model class of the user's own, by its dotted path
     plain_updates: bool = False  # whether the coordinator sees single updates
 

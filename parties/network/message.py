@@ -67,6 +67,7 @@ class Step(StrEnum):
     FORWARD = "forward"
     BACKWARD = "backward"
     EPOCH = "epoch"
+    EMBEDDING = "embedding"
     # sums and rounds: what the coordinator sends
     ASK = "ask"
     ROUND = "round"

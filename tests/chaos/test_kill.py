@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from isthmus.flows.kinds.vertical.job import ALIGN_PHASES
+from isthmus.flows.kinds.aligned import ALIGN_PHASES
 from isthmus.parties.checkpoint import read_tensors
 from isthmus.parties.home import PartyHome
 from isthmus.parties.ledger import Ledger

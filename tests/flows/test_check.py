@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from isthmus.flows.check import check_job
-from isthmus.flows.kinds.vertical import check as module
+from isthmus.flows.kinds import aligned_check as module
 from isthmus.parties.events import Traffic
 from isthmus.psi.cipher import CHUNK, POINT_NBYTES
 from isthmus.psi.matching import VALUE_NBYTES

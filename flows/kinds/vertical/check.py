@@ -10,11 +10,11 @@ from ....parties.network.message import Topic
 from ....parties.policy import Grant
 from ....parties.store import Store
 from ...check import ENVELOPE_NBYTES, Leaving, Look, proposal_nbytes
+from ..aligned_check import CHUNK_ROWS, aligning_nbytes
 from .job import LogisticModel, VerticalJob
 from .own_data import look_at
 
-POINT_NBYTES, CUT_POINT_NBYTES, INDEX_NBYTES, SEED_NBYTES, LEAF_NBYTES, FLOAT_NBYTES = 33, 16, 4, 32, 66, 4
-CHUNK_ROWS = 4096  # in a message, of points and of rows to score; not imported, since that would load torch
+FLOAT_NBYTES = 4
 SETUP_NBYTES = 2048
 
 
@@ -39,7 +39,7 @@ def leaving(job: VerticalJob, rows: dict[str, int | None]) -> list[Leaving]:
     for passive in (party.name for party in job.passive):
         for sender, receiver in ((active, passive), (passive, active)):
             found.append(Leaving(sender, receiver, Topic.AGREE, "the job itself", proposal))
-        up, down = _aligning(job, rows[active], rows[passive])
+        up, down = aligning_nbytes(job, rows[active], rows[passive])
         found.append(Leaving(active, passive, Topic.ALIGN, "enciphered linkage keys, a bitmap", up))
         found.append(Leaving(passive, active, Topic.ALIGN, "enciphered linkage keys, a seed", down))
         found.append(Leaving(active, passive, Topic.SETUP, "settings and digests", SETUP_NBYTES))
@@ -49,21 +49,6 @@ def leaving(job: VerticalJob, rows: dict[str, int | None]) -> list[Leaving]:
         found.append(Leaving(active, passive, Topic.TRAIN, f"gradients, {width} numbers a patient", backward))
         found.append(Leaving(passive, active, Topic.EVALUATE, f"cut layer, {width} numbers a patient", scored))
     return found
-
-
-def _aligning(job: VerticalJob, mine: int | None, theirs: int | None) -> tuple[int | None, int | None]:
-    """Bytes of `psi.star` from the active party to a passive one, and back."""
-    if mine is None or theirs is None:
-        return None, None
-    passes, shared = len(job.align.passes), min(mine, theirs)
-    up = POINT_NBYTES * mine + theirs // 8 + 1 + INDEX_NBYTES * shared
-    down = POINT_NBYTES * theirs + CUT_POINT_NBYTES * mine + SEED_NBYTES
-    common = INDEX_NBYTES * shared + LEAF_NBYTES * len(job.passive)
-    messages = 6 + mine // CHUNK_ROWS + theirs // CHUNK_ROWS  # a pass
-    return (
-        passes * (up + messages * ENVELOPE_NBYTES) + common + 6 * ENVELOPE_NBYTES,
-        passes * (down + messages * ENVELOPE_NBYTES) + 6 * ENVELOPE_NBYTES,
-    )
 
 
 def _learning(

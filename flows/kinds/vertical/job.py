@@ -8,46 +8,9 @@ from typing import ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from ....parties.events import Phase
-from ....parties.policy import ALL, Terms
-from ...jobs import Form, Job, Name, Width
-
-ALIGN_PHASES = (Phase.AGREE, Phase.ALIGN, Phase.CLOSE)  # without training
-
-
-class PartyInJob(Form):
-    """What one party brings: a dataset of its own, columns of it, and at one party the label."""
-
-    name: Name = Field(title="Party", description="The party's name: that of its home.", examples=["lab"])
-    dataset: str = Field(
-        title="Dataset", description="A dataset that the party's party.yaml defines.", examples=["results"]
-    )
-    columns: tuple[str, ...] = Field(
-        default=(ALL,),
-        title="Columns",
-        description='Features of that dataset; "*" stands for all that the party\'s policy releases.',
-    )
-    label: str | None = Field(
-        default=None, title="Label", description="The outcome to predict: at exactly one party, the active one."
-    )
-
-
-class Align(Form):
-    """How the shared patients are found."""
-
-    passes: tuple[tuple[str, ...], ...] = Field(  # not "keys": Prefect takes a model with that name for a mapping
-        min_length=1,
-        max_length=16,
-        title="Linkage passes",
-        description="Passes from strong to weak; each is a list of identifiers that the parties' party.yaml define.",
-        examples=[[["national_id"], ["names", "birth_date"]]],
-    )
-    at_least: int = Field(
-        default=100,
-        ge=1,
-        le=1_000_000_000,
-        title="At least",
-        description="Stop when fewer patients are shared; policies may ask for more.",
-    )
+from ....parties.policy import Terms
+from ...jobs import Form, Width
+from ..aligned import Align, AlignedJob, PartyInJob, check_parties
 
 
 class NetworkModel(Form):
@@ -99,7 +62,7 @@ class Training(Form):
     seed: int = Field(default=7, ge=0, lt=2**63, title="Seed", description="Orders batches and splits.")
 
 
-class VerticalJob(Job):
+class VerticalJob(AlignedJob):
     """Same patients, other columns: align the parties' rows, then train one split model."""
 
     model_config = ConfigDict(title="Vertical job")
@@ -118,19 +81,13 @@ class VerticalJob(Job):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        names = [party.name for party in self.parties]
-        if len(set(names)) < len(names):
-            raise ValueError("two parties have the same name")
+        check_parties(self.parties)
         labelled = [party.name for party in self.parties if party.label is not None]
         if len(labelled) != 1:
             raise ValueError(f"exactly one party must have a label, not {len(labelled)}")
         for party in self.parties:
             if party.label is None and not party.columns:
                 raise ValueError(f"party {party.name} brings neither columns nor a label")
-            if party.label is not None and party.label in party.columns:
-                raise ValueError(f"the label {party.label!r} cannot be a column as well")
-        if not all(self.align.passes):
-            raise ValueError("a pass of align.passes is empty")
         if self.training.validation_share + self.training.test_share > 0.8:
             raise ValueError("validation_share and test_share leave less than a fifth for training")
         return self
@@ -139,6 +96,11 @@ class VerticalJob(Job):
     def active(self) -> PartyInJob:
         """The party that holds the label."""
         return next(party for party in self.parties if party.label is not None)
+
+    @property
+    def leader(self) -> str:
+        """The active party."""
+        return self.active.name
 
     @property
     def passive(self) -> tuple[PartyInJob, ...]:
@@ -154,18 +116,9 @@ class VerticalJob(Job):
         """The parties, in the job's order."""
         return tuple(party.name for party in self.parties)
 
-    @property
-    def links(self) -> tuple[tuple[str, str], ...]:
-        """The active party speaks to all others, a passive one to the active party alone."""
-        return tuple((self.active.name, passive.name) for passive in self.passive)
-
     def role(self, name: str) -> str:
         """Active or passive."""
         return "active" if name == self.active.name else "passive"
-
-    def dataset(self, name: str) -> str:
-        """The dataset that a party brings."""
-        return self.party(name).dataset
 
     def terms(self, name: str) -> Terms:
         """What one party's policy judges."""
@@ -183,15 +136,6 @@ class VerticalJob(Job):
             membership_learners=tuple(party.name for party in self.parties if party.name != name),
             epochs=self.training.epochs,
         )
-
-    def aliases(self) -> frozenset[str]:
-        """All names that the job itself holds: the only ones that may leave a vault."""
-        names: set[str] = {self.kind}
-        for party in self.parties:
-            names |= {party.name, party.dataset, *party.columns} | ({party.label} if party.label else set())
-        for identifiers in self.align.passes:
-            names |= set(identifiers)
-        return frozenset(names - {ALL})
 
 
 JOB = VerticalJob

@@ -29,8 +29,8 @@ from ....vertical import (
 )
 from ...phases import digest_of_rows
 from ...publisher import Publisher
+from ..aligned_phases import Aligned
 from .job import LogisticModel, VerticalJob
-from .phases import Aligned
 
 SCORES_FILE = "scores.safetensors"
 

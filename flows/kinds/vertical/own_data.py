@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ....parties.errors import InputError
 from ....parties.store import Store
 from ....parties.table import Identifier
-from ....psi import unreadable_dates
+from ..aligned_phases import read_identifiers
 from .job import VerticalJob
 
 
@@ -19,7 +19,7 @@ def look_at(
 ) -> dict[str, Identifier]:
     """Read everything that the job will use once; returns the identifiers of all rows.
 
-    Raises `InputError` for whatever is wrong with it: ``data.no_columns``, ``data.identifier_format``, and those of
+    Raises `InputError` for whatever is wrong with it: ``data.no_columns``, and those of `read_identifiers` and
     `Store`.
     """
     mine = job.party(party)
@@ -28,8 +28,4 @@ def look_at(
     elif not columns:
         raise InputError("data.no_columns", party=party, dataset=mine.dataset)
     store.columns(columns, row_ids)
-    names = list(dict.fromkeys(name for key in job.align.passes for name in key))
-    identifiers = store.identifiers(names, row_ids)
-    for name in unreadable_dates(identifiers):
-        raise InputError("data.identifier_format", party=party, dataset=mine.dataset, identifier=name)
-    return identifiers
+    return read_identifiers(store, job, party, row_ids)

@@ -1,0 +1,3 @@
+"""The finetune job."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""The transfer job."""
+
+__all__: list[str] = []
