@@ -45,7 +45,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 JobField = Literal["kind", "name", "purpose", "parties", "align", "model", "training", "version",
     "coordinator", "columns", "label", "strategy", "rounds", "split", "subgroups", "secure_aggregation",
     "standardise", "alone", "secure_bits", "code", "tables", "curves", "at_least", "quantiles", "bins",
-    "source", "target", "give", "pretraining", "distill", "start", "tuning",
+    "source", "target", "give", "pretraining", "fit", "distill", "seed", "start", "tuning", "party",
 ]  # fmt: skip
 Part = Literal["train", "validation", "test"]
 FactName = Literal["party", "peer", "dataset", "column", "identifier", "kind"]

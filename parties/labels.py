@@ -18,10 +18,16 @@ PARTS = ("train", "validation", "test")
 Numbers = NDArray[np.float64]
 
 
-def binary(values: Numbers, about: Mapping[str, str], *, may_be_constant: bool = False) -> NDArray[np.float32]:
-    """0 and 1, float32. Raises `InputError` ``data.label_missing``, ``_not_binary`` and ``_constant``."""
-    _all_known(values, about)
-    outcomes = set(np.unique(values).tolist())
+def binary(
+    values: Numbers, about: Mapping[str, str], *, may_be_constant: bool = False, may_be_missing: bool = False
+) -> NDArray[np.float32]:
+    """0 and 1, float32, and NaN where it may be missing.
+
+    Raises `InputError` ``data.label_missing``, ``_not_binary`` and ``_constant``.
+    """
+    if not may_be_missing:
+        _all_known(values, about)
+    outcomes = set(np.unique(values[~np.isnan(values)]).tolist())
     if not outcomes <= {0.0, 1.0}:
         raise InputError("data.label_not_binary", **about)
     if len(outcomes) < 2 and not may_be_constant:

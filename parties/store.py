@@ -115,13 +115,17 @@ class Store:
             columns.append(Column(name, kind, values))
         return columns
 
-    def label(self, name: str, row_ids: NDArray[Any], *, may_be_constant: bool = False) -> NDArray[np.float32]:
-        """A binary label of the given rows, in that order: 0 and 1, shape ``(rows,)``.
+    def label(
+        self, name: str, row_ids: NDArray[Any], *, may_be_constant: bool = False, may_be_missing: bool = False
+    ) -> NDArray[np.float32]:
+        """A binary label of the given rows, in that order: 0 and 1, shape ``(rows,)``, NaN where it may be missing.
 
-        Raises `InputError` for a label that is missing somewhere, constant unless that may be, or not 0 and 1.
+        Raises `InputError` for a label that is missing or constant where that may not be, or not 0 and 1.
         """
         values = self._target(name, row_ids, "data.label_not_binary")
-        return labels.binary(values, self._about(name), may_be_constant=may_be_constant)
+        return labels.binary(
+            values, self._about(name), may_be_constant=may_be_constant, may_be_missing=may_be_missing
+        )
 
     def target_number(self, name: str, row_ids: NDArray[Any]) -> NDArray[np.float32]:
         """A number to be learnt of the given rows, in that order, ``(rows,)``.

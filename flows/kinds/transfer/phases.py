@@ -1,0 +1,71 @@
+"""What a party does in each phase of a transfer job, beside what every job about shared patients has.
+
+::
+
+    prepare   the source trains on all its own rows, a model a fold; nothing leaves
+    train     the source gives its frozen embedding of the shared patients once, out of fold; where the job asks for it
+              and enough is shared, both then train on together
+    evaluate  the target decides which model it keeps (`transfer.gate`), judges it, distils; every party saves its part
+
+The half of it that learns is `source` and `target`, which need torch and scikit-learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ....parties.home import PartyHome
+from ....parties.network.channel import Channel
+from ....parties.table import Identifier
+from ...publisher import Publisher
+from ..aligned_phases import AlignedPhases
+from .job import TransferJob
+from .own_data import look_at
+
+if TYPE_CHECKING:
+    from .source import SourceLearning
+    from .target import TargetLearning
+
+
+def phases_of(
+    home: PartyHome, job: TransferJob, run: str, channels: Mapping[str, Channel], tell: Publisher, fresh: bool
+) -> TransferPhases:
+    """One party's side of a transfer job."""
+    return TransferPhases(home, job, run, channels, tell, fresh)
+
+
+class TransferPhases(AlignedPhases[TransferJob]):
+    """One party's side of one attempt at a transfer job."""
+
+    _learning: SourceLearning | TargetLearning
+
+    def read_own(self) -> dict[str, Identifier]:
+        """Identifiers, columns and label."""
+        return look_at(self.store, self.job, self.me, self.grant.columns, self.all_row_ids)
+
+    @property
+    def channel(self) -> Channel:
+        """The only channel: to the other party."""
+        (channel,) = self.channels.values()
+        return channel
+
+    def prepare(self) -> None:
+        """Learn from one's own rows."""
+        if self.me == self.job.source.name:
+            from .source import SourceLearning  # with torch, which what comes before does not wait for
+
+            self._learning = SourceLearning(self)
+        else:
+            from .target import TargetLearning
+
+            self._learning = TargetLearning(self)
+        self._learning.prepare()
+
+    def train(self) -> None:
+        """Give the embedding, or learn from it."""
+        self._learning.train()
+
+    def evaluate(self) -> None:
+        """Judge and save."""
+        self._learning.evaluate()
