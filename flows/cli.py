@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from ..parties.errors import InputError, InternalError, IsthmusError
 from . import running, terminal
+
+if TYPE_CHECKING:
+    from .jobs import Job
 
 Homes = Annotated[
     Path, Parameter(name="--homes", env_var="ISTHMUS_HOMES", help="Folder with one home a party.", show_default=True)
@@ -38,7 +41,7 @@ app.command(audit)
 
 @app.command
 def demo(
-    which: Literal["vertical", "hospitals"] = "vertical",
+    which: Literal["vertical", "hospitals", "transfer"] = "vertical",
     *,
     homes: Homes = Path("demo"),
     runs: Runs = Path("runs"),
@@ -47,35 +50,38 @@ def demo(
     baselines: bool = True,
     json: Json = False,
 ) -> None:
-    """Real patients, two minutes: a lab and an insurer train one model on those they share, or five hospitals on all.
+    """Real patients, two minutes: a lab and an insurer train one model on those they share.
+
+    Or five hospitals on all of theirs; or a small clinic learns from the insurer.
 
     Example: isthmus demo
 
     Parameters
     ----------
     which
-        The vertical job of a lab and an insurer, or the horizontal one of five hospitals.
+        The vertical job of a lab and an insurer, the horizontal one of five hospitals, or the transfer job of a clinic.
     patients
         Take so many persons instead of all 5,000.
     epochs
-        Train at most so many epochs (of the hospitals: rounds) instead of the job's.
+        Train at most so many epochs (of the hospitals: rounds; of a transfer: the source's) instead of the job's.
     baselines
-        Also train what each could do alone, and pooled; the hospitals' job says by itself what each can do alone.
+        Also train what each could do alone, and pooled; the other two jobs say by themselves what each can do alone.
     """
     if which == "hospitals":
         running.show_hospitals(homes=homes, runs=runs, patients=patients, rounds=epochs, json=json)
         return
-    from .demo import demo_job, make_homes
+    from .demo import demo_job, make_homes, transfer_job
 
     make_homes(homes, patients=patients)
-    job = demo_job(patients=patients, epochs=epochs)
+    job: Job = (transfer_job if which == "transfer" else demo_job)(patients=patients, epochs=epochs)
     if not json:
         terminal.console.print(
-            "[bold]isthmus demo[/]    a lab and an insurer; real patients (SUPPORT2), mistyped\n"
+            f"[bold]isthmus demo[/]    a {job.members[-1]} and an insurer; real patients (SUPPORT2), mistyped\n"
             "                identities (FEBRL4); which columns sit where, and who has\n"
             "                which identity, is our arrangement\n"
         )
-    running.run_and_show(job, homes=homes, runs=runs, baselines=baselines, json=json, demo=True)
+    compared = baselines and which == "vertical"
+    running.run_and_show(job, homes=homes, runs=runs, baselines=compared, json=json, demo=True)
 
 
 @app.command

@@ -1,15 +1,18 @@
-"""The demo's two parties: a lab and an insurer with 5,000 real patients (SUPPORT2) and mistyped identities (FEBRL4).
+"""The demo's parties: a lab, a clinic and an insurer with real patients (SUPPORT2) and mistyped identities (FEBRL4).
 
 `flows/data/README.md` tells where the rows come from. Which columns sit where, and who has which identity, is our
-arrangement: the lab holds persons 0 to 4,249 as they are, the insurer 750 to 4,999 with typing errors, so that 3,500
-are shared. Each numbers its own people; the person behind a number stands in a table `truth` that no dataset selects,
-for scoring the linkage alone.
+arrangement: of 5,000 persons the lab holds 0 to 4,249 as they are, the insurer 750 to 4,999 with typing errors, so that
+3,500 are shared. The clinic is a small one with a laboratory: it holds 150 to 899, has the lab's columns and knows who
+died; the insurer knows 150 of its 750 patients. Each numbers its own people; the person behind a number stands in a
+table `truth` that no dataset selects, for scoring the linkage alone.
 
 ::
 
     demo/
-      vertical.yaml             the job, the same text as examples/vertical.yaml
+      vertical.yaml             lab and insurer, the same text as examples/vertical.yaml
+      transfer.yaml             clinic and insurer, the same text as examples/transfer.yaml
       lab/      party.yaml      lab.duckdb         tables patients, results, truth
+      clinic/   party.yaml      clinic.duckdb      the same, with the outcome
       insurer/  party.yaml      insurer.duckdb     tables members, truth
 """
 
@@ -25,11 +28,12 @@ import yaml
 from ..parties.errors import InputError, disk_errors
 from ..parties.home import PARTY_FILE, PartyHome
 from .homemaking import MARKER, claim, make_data, refuse_strangers, write_unless_edited
+from .kinds.transfer.job import TransferJob
 from .kinds.vertical.job import VerticalJob
 
 PATIENTS = 5_000
 MIN_PATIENTS = 100
-JOB_FILE = "vertical.yaml"
+JOB_FILE, TRANSFER_FILE = "vertical.yaml", "transfer.yaml"
 _DATA_VERSION = 1  # raise it when the tables change, so that existing demo homes get new ones
 _FLOOR = 100
 
@@ -61,6 +65,38 @@ model: {kind: network, bottom: [64, 32], top: [32], dropout: 0.3}     # or {kind
 training: {epochs: 30, batch_size: 64, learning_rate: 0.001, patience: 5, seed: 7}
 """)
 
+TRANSFER_JOB = Template("""\
+# A small clinic learns from an insurer who knows other facts about few of its patients, and many other people.
+kind: transfer
+name: clinic-learns
+purpose: mortality risk at admission        # every party's policy must allow it word for word
+
+source:                                     # has many rows, and learns from all of them by itself
+  name: insurer
+  dataset: members
+  columns: [age, sex, race, income, edu, dzgroup, dzclass, ca, num_co, diabetes, dementia]
+  label: hospdead
+target:                                     # learns from what the source tells of the patients they share
+  name: clinic
+  dataset: results
+  columns: ["*"]                            # all that the clinic's policy releases
+  label: hospdead                           # may be null where the outcome is not known
+
+align:
+  passes:                                   # strong to weak; each pass looks at whoever is left
+    - [national_id]
+    - [names, birth_date]
+    - [birth_date, postcode]
+    - [given_name, surname, postcode]
+    - [surname, address, postcode]
+  at_least: $floor                             # stop when fewer patients are shared
+
+give: score                                 # one number a shared patient; or embedding: a vector
+pretraining: {how: supervised, epochs: 12}  # or self_supervised, with give: embedding
+distill: true                               # also a model that the clinic runs without the insurer
+seed: 7
+""")
+
 _IDENTIFIERS = """\
     identifiers:                    # what a linkage may use; jobs name these, not the columns
       national_id: soc_sec_id
@@ -80,10 +116,10 @@ _REST = Template("""\
 seed: $seed                                   # only a simulation sets this: fixes initial weights and dropout
 """)
 
-LAB = Template("""\
-# The lab's own rules, written by the lab's engineer. (Made by `isthmus demo`, which leaves it alone once you edit it.)
-name: lab
-data: lab.duckdb                    # opened read-only and briefly
+LABORATORY = Template("""\
+# The $party's own rules, written by its own engineer. (Made by `isthmus demo`, which leaves it alone once you edit it.)
+name: $party
+data: $party.duckdb                    # opened read-only and briefly
 
 datasets:
   results:
@@ -93,15 +129,19 @@ datasets:
     row_id: id                      # unique, never null, never leaves
 $identifiers
 policy:                             # what is not allowed here is refused
-  kinds: [vertical]
+  kinds: [$kind]
   purposes: [mortality risk at admission]
   peers: [insurer]
   release:
     results:
       columns: [meanbp, wblc, hrt, resp, temp, pafi, alb, bili, crea, sod, ph, glucose, bun, urine, scoma]
-      at_least: $floor                       # no job below so many shared patients
-      may_learn_membership: [insurer]     # the insurer learns which of its members the lab has tested
+$own      at_least: $floor                       # no job below so many shared patients
+      may_learn_membership: [insurer]     # the insurer learns which of its members were tested here
 $rest""")
+_CLINICS_OWN = """\
+      labels: [hospdead]
+      cohort: 10                          # no number about fewer patients with either outcome
+"""
 
 INSURER = Template("""\
 # The insurer's own rules, written by its engineer. (Made by `isthmus demo`, which leaves it alone once you edit it.)
@@ -114,15 +154,16 @@ datasets:
     row_id: id                      # unique, never null, never leaves
 $identifiers
 policy:                             # what is not allowed here is refused
-  kinds: [vertical]
+  kinds: [vertical, transfer]
   purposes: [mortality risk at admission]
-  peers: [lab]
+  peers: [lab, clinic]
+  max_embedding: 32                       # numbers that may tell a clinic of each shared patient; 1 is a score
   release:
     members:
       columns: [age, sex, race, income, edu, dzgroup, dzclass, ca, num_co, diabetes, dementia]
       labels: [hospdead]
       at_least: $floor                       # no job below so many shared patients
-      may_learn_membership: [lab]         # the lab learns which of its patients are members
+      may_learn_membership: [lab, clinic] # they learn which of their patients are members
 $rest""")
 
 _PEOPLE = """
@@ -138,7 +179,7 @@ SELECT t.id, i.* EXCLUDE (person, copy)
 FROM truth t JOIN read_parquet('$identities') i USING (person) WHERE i.copy = '$copy' ORDER BY t.id;
 CREATE TABLE results AS
 SELECT t.id AS patient, s.meanbp, s.wblc, s.hrt, s.resp, s.temp, s.pafi, s.alb, s.bili, s.crea, s.sod, s.ph, s.glucose,
-       s.bun, s.urine, s.scoma
+       s.bun, s.urine, s.scoma$outcome
 FROM truth t JOIN read_parquet('$support2') s USING (person) ORDER BY t.id;
 """
 _INSURER_TABLES = """
@@ -151,35 +192,56 @@ WHERE i.copy = '$copy' ORDER BY t.id;
 
 
 def make_homes(folder: Path, *, patients: int | None = None, seed: int = 1) -> None:
-    """Make the homes `lab` and `insurer`, and the job file, below `folder`.
+    """Make the homes `lab`, `clinic` and `insurer`, and the job files, below `folder`.
 
-    `patients` persons (default all 5,000) are spread as in the whole demo: 15 % only at the lab, 70 % at both, 15 %
-    only at the insurer; `seed` numbers them, and is what the parties draw initial weights from. State, runs and models
-    of an earlier demo stay, and so does a file that somebody has edited since.
+    `patients` persons (default all 5,000) are spread as in the whole demo: 15 % only at the lab, 70 % at lab and
+    insurer, 15 % only at the insurer, and the clinic's own 15 %, of whom the insurer knows a fifth; `seed` numbers
+    them, and is what the parties draw initial weights from. State, runs and models of an earlier demo stay, and so does
+    a file that somebody has edited since.
 
     Raises `InputError` for a home that the demo did not make, which is left as it is.
     """
     count = _checked(patients)
     only_here = round(0.15 * count)
-    words = {"floor": f"{_floor(count):<3}", "identifiers": _IDENTIFIERS}
-    lab: dict[str, Any] = {"copy": "original", "low": 0, "high": count - only_here, "first_id": 200_000}
+    known = round(0.03 * count)  # of the clinic's patients, to the insurer
+    floor = f"{_floor(count):<3}"
+    lab: dict[str, Any] = {"copy": "original", "low": 0, "high": count - only_here, "first_id": 200_000, "outcome": ""}
+    clinic = {**lab, "low": known, "high": only_here + known, "first_id": 500_000, "outcome": ", s.hospdead"}
     insurer: dict[str, Any] = {"copy": "corrupted", "low": only_here, "high": count, "first_id": 7_000_000}
-    parties = [("lab", LAB, lab, _LAB_TABLES), ("insurer", INSURER, insurer, _INSURER_TABLES)]
+    parties = [
+        ("lab", LABORATORY, {"kind": "vertical", "own": ""}, lab, _LAB_TABLES),
+        ("insurer", INSURER, {}, insurer, _INSURER_TABLES),
+        ("clinic", LABORATORY, {"kind": "transfer", "own": _CLINICS_OWN}, clinic, _LAB_TABLES),
+    ]
     for party, *_ in parties:
         refuse_strangers(folder / party)
-    for number, (party, config, rows, tables) in enumerate(parties):
+    for number, (party, config, own, rows, tables) in enumerate(parties):
         home = folder / party
+        words = {**own, "party": party, "floor": floor, "identifiers": _IDENTIFIERS}
         with disk_errors(party):
             claim(home)
             wanted = {"version": _DATA_VERSION, "party": party, "seed": seed, **rows}
             make_data(home / f"{party}.duckdb", wanted, Template(_PEOPLE + tables))
             write_unless_edited(home / PARTY_FILE, config.substitute(words, rest=_REST.substitute(seed=seed + number)))
     write_unless_edited(folder / JOB_FILE, job_text(patients))
+    write_unless_edited(folder / TRANSFER_FILE, transfer_text(patients))
 
 
 def job_text(patients: int | None = None) -> str:
     """The demo's job as the YAML that `examples/vertical.yaml` holds."""
     return JOB.substitute(floor=f"{_floor(_checked(patients)):<3}")
+
+
+def transfer_text(patients: int | None = None) -> str:
+    """The clinic's job as the YAML that `examples/transfer.yaml` holds."""
+    return TRANSFER_JOB.substitute(floor=f"{_floor(_checked(patients)):<3}")
+
+
+def transfer_job(patients: int | None = None, *, epochs: int | None = None) -> TransferJob:
+    """The clinic's job, for `patients` persons in all; `epochs` replaces those of the source's pretraining."""
+    content = yaml.safe_load(transfer_text(patients))
+    content["pretraining"] |= {"epochs": epochs} if epochs is not None else {}
+    return TransferJob.model_validate(content)
 
 
 def demo_job(patients: int | None = None, *, epochs: int | None = None, seed: int | None = None) -> VerticalJob:

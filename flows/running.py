@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from .jobs import Job
 
 
+_NEXT = {  # after a demo: a command and its job
+    "vertical": ("check", "vertical.yaml"),
+    "transfer": ("check", "transfer.yaml"),
+    "horizontal": ("run", "statistics.yaml"),
+}
+
+
 def prepare_prefect(homes: Path, runs: Path, *, quiet: bool = True) -> None:
     """Set what Prefect and our flows read from the environment, before Prefect is imported.
 
@@ -155,7 +162,6 @@ def _closing_lines(summary: dict[str, Any], homes: Path, folder: Path, seconds: 
         parts = (homes / party / "models" / folder.name / "part.safetensors" for party in models)
         lines.append(f"  models  {', '.join(map(str, parts))}")
     if demo:
-        file = homes / ("vertical.yaml" if summary["job"]["kind"] == "vertical" else "statistics.yaml")
-        verb = "check" if summary["job"]["kind"] == "vertical" else "run"
-        lines.append(f"  next    isthmus {verb} {file} --homes {homes}   isthmus runs   README: your own data")
+        verb, file = _NEXT[summary["job"]["kind"]]
+        lines.append(f"  next    isthmus {verb} {homes / file} --homes {homes}   isthmus runs   README: your own data")
     return lines

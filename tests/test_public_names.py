@@ -37,6 +37,7 @@ PUBLIC = {
         "multilayer",
         "private_generator",
     ],
+    "isthmus.transfer": [],  # its modules are imported by name
     "isthmus.vertical": [
         "ActivePart",
         "CentralModel",

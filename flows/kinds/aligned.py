@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
@@ -57,9 +58,10 @@ class Align(Form):
 
 
 class AlignedJob(Job):
-    """Fields come in each kind's own model: among them `align`."""
+    """Fields come in each kind's own model, in the order of its form: among them `align`."""
 
-    align: Align
+    if TYPE_CHECKING:
+        align: Align
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""The transfer job: few shared patients, other columns; a target with few labels learns from a source with many rows."""
+"""The transfer job: few shared patients, other columns; a target with few labels learns from a source with many."""
 
 from __future__ import annotations
 
