@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..horizontal.tabular import Encoded, TabularEncoder
 from ..parties.table import Column
 from .batches import Parts, batches, epoch_order
-from .models import ActiveModel, Bottom, ComposedNetwork, SplitPlan
+from .models import ActiveModel, ComposedNetwork, SplitPlan, Trunk, passive_bottom
 from .training import (
     EpochReport,
     Learner,
@@ -64,20 +64,23 @@ def train_central(
     active: str,
     private_seeds: Mapping[str, int],
     parts: Parts,
+    trunks: Mapping[str, Trunk] | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> CentralModel:
     """Train on all tables at once.
 
     `tables` holds every party's columns over the same rows, `active`'s as well (perhaps none); the others are merged in
-    the mapping's order. `parts` are positions within these rows. Raises `InputError` ``data.split`` and
-    ``train.diverged``.
+    the mapping's order. `parts` are positions within these rows; `trunks` are those of `train_passive`, by party.
+    Raises `InputError` ``data.split`` and ``train.diverged``.
     """
     check_parts(label, parts)
-    encoders = {party: TabularEncoder.fit(columns, parts.train) for party, columns in tables.items()}
+    encoders, passive = {active: TabularEncoder.fit(tables[active], parts.train)}, {}
+    for party, columns in tables.items():
+        if party != active:
+            encoders[party], passive[party] = passive_bottom(
+                columns, parts.train, plan, private_seeds[party], (trunks or {}).get(party)
+            )
     rows = {party: encoders[party].transform(columns, len(label)) for party, columns in tables.items()}
-    passive = {
-        party: Bottom(plan, encoders[party], private_seeds[party], bias=False) for party in tables if party != active
-    }
     network = ComposedNetwork(ActiveModel(plan, encoders[active], len(passive), private_seeds[active]), passive)
     learner, stopping = Learner(network, plan), Stopping(plan.patience)
     model = CentralModel(network, active, rows, stopping)

@@ -11,10 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..horizontal.tabular import Encoded, TabularEncoder, TabularInput, linear, multilayer, private_generator
+from ..parties.table import Column
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,24 @@ class Bottom(nn.Module):
         """The cut layer ``(rows, cut width)``."""
         cut: Tensor = self.body(self.input(rows))
         return cut
+
+
+Trunk = tuple[TabularEncoder, Bottom]  # what a passive party's training begins with, if not with random weights
+
+
+def passive_bottom(
+    columns: Sequence[Column], train: NDArray[np.int64], plan: SplitPlan, private_seed: int, trunk: Trunk | None
+) -> Trunk:
+    """A passive party's encoder and bottom before its first step.
+
+    With a `trunk` both have learnt from other rows already: the encoder is taken as it is and the weights are copied.
+    Dropout is the plan's either way, and draws from this party's private seed.
+    """
+    encoder = TabularEncoder.fit(columns, train) if trunk is None else trunk[0]
+    bottom = Bottom(plan, encoder, private_seed, bias=False)
+    if trunk is not None:
+        bottom.load_state_dict(trunk[1].state_dict())
+    return encoder, bottom
 
 
 class Top(nn.Module):

@@ -24,6 +24,9 @@ validation AUC was the best so far. This module neither measures nor hides any o
 
 With staleness 0 and float32, this is the same computation as `central.train_central`, bit for bit.
 
+A passive party may begin with a bottom that was trained before (`trunk`) instead of random weights; nothing of it is
+told. What that means for who learns what is with those who train it: `transfer.tuning`.
+
 **Resume**: A writes its checkpoint of an epoch before it sends EPOCH, k writes its own after it has received it and
 before it sends anything of the next epoch. So at any moment no party is more than one epoch ahead of another, and as
 each keeps its last two, there is always a step that all have.
@@ -47,7 +50,7 @@ from ..parties.network.channel import Channel
 from ..parties.network.message import Message, Step, Topic
 from ..parties.table import Column
 from .batches import Parts, batches, epoch_order, split_rows
-from .models import ActiveModel, Bottom, SplitPlan
+from .models import ActiveModel, Bottom, SplitPlan, Trunk, passive_bottom
 from .parts import ActivePart, PassivePart
 from .setup import Identity, begin_active, begin_passive
 from .training import (
@@ -124,14 +127,17 @@ def train_passive(
     alignment_digest: str,
     private_seed: int,
     checkpoints: Checkpoints,
+    trunk: Trunk | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> PassivePart:
-    """A passive party's side; arguments are those of `train_active`. Raises `PeerFailure` and `InputError`."""
+    """A passive party's side; arguments are those of `train_active`. Raises `PeerFailure` and `InputError`.
+
+    `trunk` is the encoder and first weights of a bottom that was trained before, which is left as it is.
+    """
     count = len(columns[0].values)
     parts = split_rows(count, plan.validation_share, plan.test_share, plan.seed, alignment_digest)
-    encoder = TabularEncoder.fit(columns, parts.train)
+    encoder, model = passive_bottom(columns, parts.train, plan, private_seed, trunk)
     rows = encoder.transform(columns, count)
-    model = Bottom(plan, encoder, private_seed, bias=False)
     learner = Learner(model, plan)
     identity = Identity(job_digest, alignment_digest)
     epoch = begin_passive(channel, plan, parts, count, identity, checkpoints)

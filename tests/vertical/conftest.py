@@ -29,6 +29,7 @@ from isthmus.vertical import (
     train_central,
     train_passive,
 )
+from isthmus.vertical.models import Trunk
 from isthmus.vertical.training import OnEpoch
 
 JOB, ALIGNMENT = "1" * 64, "2" * 64
@@ -68,11 +69,12 @@ class Case:
     def with_plan(self, **changes: Any) -> Case:
         return replace(self, plan=replace(self.plan, **changes))
 
-    def central(self) -> CentralModel:
+    def central(self, **options: Any) -> CentralModel:
         """The same network trained in one place."""
         plan = self.plan
         parts = split_rows(len(self.label), plan.validation_share, plan.test_share, plan.seed, ALIGNMENT)
-        return train_central(self.tables, self.label, plan, active="insurer", private_seeds=SEEDS, parts=parts)
+        options = {"active": "insurer", "private_seeds": SEEDS, "parts": parts, **options}
+        return train_central(self.tables, self.label, plan, **options)
 
 
 @dataclass
@@ -132,6 +134,7 @@ def _run_split(
     jobs: Mapping[str, str] | None = None,
     alignments: Mapping[str, str] | None = None,
     seeds: Mapping[str, int] = SEEDS,
+    trunks: Mapping[str, Trunk] | None = None,
 ) -> Outcome:
     """Train and score all rows, a thread a party. A party that fails closes its channels, as a vault does."""
     ends = {party: tuple(RecordingCarrier(end) for end in memory_pair()) for party in case.passive}
@@ -160,7 +163,7 @@ def _run_split(
                 outcome.parts[party] = part
             else:
                 (channel,) = channels[party].values()
-                passive_part = train_passive(channel, columns, plan, **options)
+                passive_part = train_passive(channel, columns, plan, **options, trunk=(trunks or {}).get(party))
                 score_passive(channel, passive_part, everything)
                 outcome.parts[party] = passive_part
         except Exception as failure:
