@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column as RichColumn
 
-from ..parties.events import Count, Difference, Failed, Finished, Metric, Phase, PublicEvent, Resumed, Round
+from ..parties.events import Chosen, Count, Difference, Failed, Finished, Metric, Phase, PublicEvent, Resumed, Round
 from ..parties.events import Progress as Step
 from .jobs import Job
 from .kinds.horizontal.job import HorizontalJob
@@ -66,8 +66,10 @@ class Screen:
                 self._note(event.phase, unit, f"{unit} {place[0]}/{place[1]}")
             case Count(name="shared"):
                 self._note(Phase.ALIGN, "shared", f"{event.value:,} shared patients")
-            case Metric(name="auc", part="validation"):
+            case Metric(name="auc", part="validation", of=None):
                 self._note(Phase.TRAIN, "score", f"validation AUC {event.value:.3f}")
+            case Chosen():
+                self._note(Phase.EVALUATE, "kept", f"keeps {event.of}")
             case Round(validation_score=float(score)):
                 self._note(Phase.TRAIN, "score", f"validation {self._score} {score:.3f}")
             case Difference():

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from html import escape
 
 from ... import plots
-from ...markup import METRICS, bar, count_text, figure, table
+from ...markup import METRICS, figure, table
 from ...report import Summary
+from ..aligned_report import linkage_section
 from .report import evaluated, missing_metrics, rows, score_text
 
 
@@ -16,7 +17,7 @@ def sections(summary: Summary) -> list[tuple[str, str]]:
     return [
         ("Result", _result(summary)),
         ("How it was trained", _training(summary)),
-        ("Which patients are shared", _linkage(summary)),
+        ("Which patients are shared", linkage_section(summary, (summary["baselines"] or {}).get("linkage"))),
     ]
 
 
@@ -94,34 +95,3 @@ def _training(summary: Summary) -> str:
     if summary["history"]:
         body += figure(plots.training_plot(summary, themed=True), wide=True)
     return body
-
-
-def _linkage(summary: Summary) -> str:
-    shared = summary["shared"]
-    sizes = [f"{name} has {p['rows']:,}" for name, p in summary["parties"].items() if p["rows"] is not None]
-    words = [f"{shared:,} shared patients" if shared is not None else "", *sizes]
-    body = f"<p>{escape('; '.join(filter(None, words)))}.</p>" if any(words) else ""
-    truth = (summary["baselines"] or {}).get("linkage")
-    if truth is not None:
-        body += (
-            f"<p>In truth they share {truth['shared']:,}: precision {truth['precision']:.4f}, "
-            f"recall {truth['recall']:.4f}. Only a demo can know that.</p>"
-        )
-    if not summary["linkage"]:
-        return body
-    most = max((at["matched"] or 0 for at in summary["linkage"]), default=0)
-    header = ["pass", "identifiers", "matched", ""]
-    header += [f"{name}: keys used (missing, repeated)" for name in summary["parties"]]
-    lines = []
-    for at in summary["linkage"]:
-        cells = [
-            str(at["pass"]),
-            escape(", ".join(at["identifiers"])),
-            count_text(at["matched"]),
-            bar(at["matched"], most),
-        ]
-        for keys in at["parties"].values():
-            told = None not in keys.values()
-            cells.append(f"{keys['used']:,} ({keys['null']:,}, {keys['repeated']:,})" if told else "withheld")
-        lines.append(cells)
-    return body + table(header, lines)

@@ -11,6 +11,7 @@ from rich.table import Table
 from ....parties.events import Count, Curve, Metric
 from ...journal import Journal
 from ...report import Summary, cell, count_of, fingerprints, withheld
+from ..aligned_report import linkage
 from .baselines import Baselines
 from .job import VerticalJob
 
@@ -22,7 +23,6 @@ TOPICS = {  # in the order of a job
     "evaluate": "cut layers of held-out patients",
 }
 _PARTS = {"train": "train_rows", "validation": "validation_rows", "test": "test_rows"}
-_LINKAGE = {"null": "keys_null", "repeated": "keys_repeated", "used": "keys_used"}
 _TITLES = {
     "alone": "{party} alone",
     "all_rows": "{party} on all its rows",
@@ -38,7 +38,7 @@ def summarise(job: VerticalJob, journal: Journal, baselines: Baselines | None = 
         "active": active,
         "shared": count_of(journal, "shared"),
         "split": {part: count_of(journal, name) for part, name in _PARTS.items()},
-        "linkage": _linkage(job, journal),
+        "linkage": linkage(job, journal),
         "history": _history(journal),
         "best_epoch": next((int(e.value) for _, e in journal.of(Metric) if e.name == "best_epoch"), None),
         "metrics": {
@@ -183,23 +183,6 @@ def evaluated(summary: Summary) -> bool:
 
 
 # --- below: out of the journal ---------------------------------------------------------------------------------------
-
-
-def _linkage(job: VerticalJob, journal: Journal) -> list[dict[str, Any]]:
-    """Pass by pass: what was matched, and each party's keys. Empty where an earlier attempt's alignment was reused."""
-    numbers = sorted({e.linkage_pass for _, e in journal.of(Count) if e.linkage_pass is not None})
-    return [
-        {
-            "pass": number,
-            "identifiers": list(job.align.passes[number - 1]),
-            "matched": count_of(journal, "matched", linkage_pass=number),
-            "parties": {
-                party.name: {word: count_of(journal, count, party.name, number) for word, count in _LINKAGE.items()}
-                for party in job.parties
-            },
-        }
-        for number in numbers
-    ]
 
 
 def _history(journal: Journal) -> list[dict[str, Any]]:
