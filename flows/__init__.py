@@ -4,9 +4,10 @@ A data engineer imports from here::
 
     from isthmus.flows import VerticalJob, align, publish_report, train_vertical, vertical
 
-`align` finds the shared patients and returns a handle, `train_vertical` trains on them, `train_horizontal` trains by
-rounds, `measure` adds up statistics, `publish_report` shows the result. `vertical`, `horizontal` and `statistics` are
-whole jobs, as the flows that `isthmus run` and the deployments start. Names are loaded when they are used, since
+`align` finds the shared patients and returns a handle, `train_vertical` trains on them, `train_transfer` gives a target
+what a source has learnt about them, `train_horizontal` trains by rounds, `measure` adds up statistics, `publish_report`
+shows the result. `vertical`, `horizontal`, `statistics` and `transfer` are whole jobs, as the flows that `isthmus run`
+and the deployments start. Names are loaded when they are used, since
 `isthmus --help` and the vaults must not import Prefect.
 """
 
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
         publish_report,
         statistics,
         train_horizontal,
+        train_transfer,
         train_vertical,
+        transfer,
         vertical,
     )
     from .kinds.horizontal.job import HorizontalJob
     from .kinds.statistics.job import StatisticsJob
+    from .kinds.transfer.job import TransferJob
     from .kinds.vertical.job import VerticalJob
 
 _HOMES = {
@@ -37,6 +41,7 @@ _HOMES = {
     "Model": "coordinate",
     "Shared": "coordinate",
     "StatisticsJob": "kinds.statistics.job",
+    "TransferJob": "kinds.transfer.job",
     "VerticalJob": "kinds.vertical.job",
     "align": "coordinate",
     "horizontal": "coordinate",
@@ -44,7 +49,9 @@ _HOMES = {
     "publish_report": "coordinate",
     "statistics": "coordinate",
     "train_horizontal": "coordinate",
+    "train_transfer": "coordinate",
     "train_vertical": "coordinate",
+    "transfer": "coordinate",
     "vertical": "coordinate",
 }
 __all__ = [
@@ -52,6 +59,7 @@ __all__ = [
     "Model",
     "Shared",
     "StatisticsJob",
+    "TransferJob",
     "VerticalJob",
     "align",
     "horizontal",
@@ -59,7 +67,9 @@ __all__ = [
     "publish_report",
     "statistics",
     "train_horizontal",
+    "train_transfer",
     "train_vertical",
+    "transfer",
     "vertical",
 ]
 

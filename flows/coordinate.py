@@ -27,6 +27,7 @@ from .journal import Journal, Listener
 from .kinds.aligned import ALIGN_PHASES
 from .kinds.horizontal.job import HorizontalJob
 from .kinds.statistics.job import StatisticsJob
+from .kinds.transfer.job import TransferJob
 from .kinds.vertical.baselines import Baselines, may_pool, run_baselines
 from .kinds.vertical.job import VerticalJob
 from .launch import Here, together
@@ -73,7 +74,7 @@ async def vertical(job: VerticalJob, fresh: bool = False, baselines: bool = Fals
 
 @flow(name="align", flow_run_name="align {job.name}", persist_result=False)
 @sealed
-async def align(job: VerticalJob) -> Shared:
+async def align(job: VerticalJob | TransferJob) -> Shared:
     """Find the shared patients; each party keeps its own order of them."""
     done = await _attempt(job, ALIGN_PHASES)
     return Shared(done.run, done.summary["digests"]["alignment"], done.summary["shared"])
@@ -83,6 +84,27 @@ async def align(job: VerticalJob) -> Shared:
 @sealed
 async def train_vertical(job: VerticalJob, shared: Shared) -> Model:
     """Train on the patients that `align` found; stops before training if the parties no longer share the same ones."""
+    return await _attempt(job, job.phases, alignment=shared.digest)
+
+
+@flow(name="transfer", flow_run_name="{job.name}", persist_result=False)
+@sealed
+async def transfer(job: TransferJob, fresh: bool = False) -> Model:
+    """Align the parties' rows, give the target what the source has learnt about the shared patients, and report.
+
+    Args:
+        job: The job that both parties agree to.
+        fresh: Start over even if an earlier attempt at this job can be resumed.
+    """
+    model = await _attempt(job, job.phases, fresh=fresh)
+    await publish_report(job, model)
+    return model
+
+
+@flow(name="train-transfer", flow_run_name="train {job.name}", persist_result=False)
+@sealed
+async def train_transfer(job: TransferJob, shared: Shared) -> Model:
+    """Transfer to the target by the patients that `align` found; stops if the parties no longer share the same ones."""
     return await _attempt(job, job.phases, alignment=shared.digest)
 
 
@@ -130,7 +152,7 @@ async def measure(job: StatisticsJob) -> Model:
 
 def flow_of(kind: str) -> Any:
     """The flow that runs a kind of job from its beginning to its report."""
-    return {"vertical": vertical, "horizontal": horizontal, "statistics": statistics}[kind]
+    return {"vertical": vertical, "horizontal": horizontal, "statistics": statistics, "transfer": transfer}[kind]
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 __all__ = ["KINDS", "room"]
 
-KindName = Literal["vertical", "horizontal", "statistics"]
+KindName = Literal["vertical", "horizontal", "statistics", "transfer"]
 KINDS: tuple[KindName, ...] = get_args(KindName)
 
 

@@ -1,12 +1,36 @@
-"""What `isthmus check` says of every job about shared patients: the bytes of alignment, at most."""
+"""What `isthmus check` says of jobs about shared patients: the bytes of alignment and of split training, at most."""
 
 from __future__ import annotations
+
+from math import ceil
+from typing import Protocol
 
 from ..check import ENVELOPE_NBYTES
 from .aligned import AlignedJob
 
+FLOAT_NBYTES, SETUP_NBYTES = 4, 2048
 POINT_NBYTES, CUT_POINT_NBYTES, INDEX_NBYTES, SEED_NBYTES, LEAF_NBYTES = 33, 16, 4, 32, 66
 CHUNK_ROWS = 4096  # in a message, of points and of rows to score; not imported, since that would load torch
+
+
+class Trained(Protocol):
+    """The settings of a split training that decide on its bytes."""
+
+    @property
+    def epochs(self) -> int:
+        """At most so many."""
+
+    @property
+    def batch_size(self) -> int:
+        """Rows a step."""
+
+    @property
+    def validation_share(self) -> float:
+        """Of the shared patients."""
+
+    @property
+    def test_share(self) -> float:
+        """Of the shared patients."""
 
 
 def aligning_nbytes(job: AlignedJob, mine: int | None, theirs: int | None) -> tuple[int | None, int | None]:
@@ -21,4 +45,23 @@ def aligning_nbytes(job: AlignedJob, mine: int | None, theirs: int | None) -> tu
     return (
         passes * (up + messages * ENVELOPE_NBYTES) + common + 6 * ENVELOPE_NBYTES,
         passes * (down + messages * ENVELOPE_NBYTES) + 6 * ENVELOPE_NBYTES,
+    )
+
+
+def learning_nbytes(
+    training: Trained, mine: int | None, theirs: int | None, width: int
+) -> tuple[int | None, int | None, int | None]:
+    """Bytes of `vertical.split`: cut layers and gradients in training, cut layers of the held-out patients."""
+    if mine is None or theirs is None:
+        return None, None, None
+    shared, row_nbytes = min(mine, theirs), width * FLOAT_NBYTES
+    validation, test = (ceil(shared * share) for share in (training.validation_share, training.test_share))
+    train = ceil(shared * (1 - training.validation_share - training.test_share)) + 1  # parts are rounded
+    batches = 1 + train // training.batch_size
+    backward = training.epochs * (train * row_nbytes + (batches + 1) * ENVELOPE_NBYTES)
+    validating = validation * row_nbytes + (1 + validation // CHUNK_ROWS) * ENVELOPE_NBYTES
+    return (
+        backward + training.epochs * validating,
+        backward,
+        test * row_nbytes + (1 + test // CHUNK_ROWS) * ENVELOPE_NBYTES,
     )

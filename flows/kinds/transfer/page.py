@@ -48,7 +48,8 @@ def _result(summary: Summary) -> str:
     body += figure(plots.gate_plot(summary, themed=True), key, wide=True)
     if "roc" in summary["curves"]:
         roc = {**summary, "metrics": {"auc": summary["validation"][summary["chosen"]].get("auc")}}
-        body += f'<div class="pair">{figure(common.roc_plot(roc, themed=True), "ROC curve of the model that is kept")}</div>'
+        curve = figure(common.roc_plot(roc, themed=True), "ROC curve of the model that is kept")
+        body += f'<div class="pair">{curve}</div>'
     return body
 
 

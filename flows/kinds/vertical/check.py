@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from math import ceil
-
 from ....parties.errors import IsthmusError
 from ....parties.home import PartyHome
 from ....parties.network.message import Topic
 from ....parties.policy import Grant
 from ....parties.store import Store
 from ...check import ENVELOPE_NBYTES, Leaving, Look, proposal_nbytes
-from ..aligned_check import CHUNK_ROWS, aligning_nbytes
+from ..aligned_check import SETUP_NBYTES, aligning_nbytes, learning_nbytes
 from .job import LogisticModel, VerticalJob
 from .own_data import look_at
-
-FLOAT_NBYTES = 4
-SETUP_NBYTES = 2048
 
 
 def look(home: PartyHome, job: VerticalJob, grant: Grant) -> Look:
@@ -44,30 +39,11 @@ def leaving(job: VerticalJob, rows: dict[str, int | None]) -> list[Leaving]:
         found.append(Leaving(passive, active, Topic.ALIGN, "enciphered linkage keys, a seed", down))
         found.append(Leaving(active, passive, Topic.SETUP, "settings and digests", SETUP_NBYTES))
         found.append(Leaving(passive, active, Topic.SETUP, "the epochs it can go on from", 2 * ENVELOPE_NBYTES))
-        forward, backward, scored = _learning(job, rows[active], rows[passive], width)
+        forward, backward, scored = learning_nbytes(job.training, rows[active], rows[passive], width)
         found.append(Leaving(passive, active, Topic.TRAIN, f"cut layer, {width} numbers a patient", forward))
         found.append(Leaving(active, passive, Topic.TRAIN, f"gradients, {width} numbers a patient", backward))
         found.append(Leaving(passive, active, Topic.EVALUATE, f"cut layer, {width} numbers a patient", scored))
     return found
-
-
-def _learning(
-    job: VerticalJob, mine: int | None, theirs: int | None, width: int
-) -> tuple[int | None, int | None, int | None]:
-    """Bytes of `vertical.split`: cut layers and gradients in training, cut layers of the held-out patients."""
-    if mine is None or theirs is None:
-        return None, None, None
-    training, shared, row_nbytes = job.training, min(mine, theirs), width * FLOAT_NBYTES
-    validation, test = (ceil(shared * share) for share in (training.validation_share, training.test_share))
-    train = ceil(shared * (1 - training.validation_share - training.test_share)) + 1  # parts are rounded
-    batches = 1 + train // training.batch_size
-    backward = training.epochs * (train * row_nbytes + (batches + 1) * ENVELOPE_NBYTES)
-    validating = validation * row_nbytes + (1 + validation // CHUNK_ROWS) * ENVELOPE_NBYTES
-    return (
-        backward + training.epochs * validating,
-        backward,
-        test * row_nbytes + (1 + test // CHUNK_ROWS) * ENVELOPE_NBYTES,
-    )
 
 
 def learns(job: VerticalJob) -> list[tuple[str, str]]:
