@@ -44,14 +44,14 @@ class TabularEncoder:
         self.numbers, self.categories = tuple(numbers), tuple(categories)
 
     @classmethod
-    def fit(cls, columns: Sequence[Column], rows: NDArray[np.int64]) -> TabularEncoder:
-        """Learn from the training rows of the columns."""
+    def fit(cls, columns: Sequence[Column], rows: NDArray[np.int64], *, embed: bool = True) -> TabularEncoder:
+        """Learn from the training rows of the columns; large categories are embedded only with `embed`."""
         numbers, categories = [], []
         for column in columns:
             values = column.values[rows]
             if column.kind == "category":
                 levels = sorted({str(value) for value in values if value is not None})
-                categories.append(CategoryCode(column.name, tuple(levels)))
+                categories.append(CategoryCode(column.name, tuple(levels), embed))
                 continue
             known = values[~np.isnan(values)]
             mean = float(known.mean()) if len(known) else 0.0

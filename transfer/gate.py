@@ -1,0 +1,152 @@
+"""Do no harm: whether what a source gave is kept is decided by cross-validation on the shared patients.
+
+Candidates are the target alone (its own columns, all its labelled patients, shared or not: the honest baseline), the
+source alone (what it gave, and nothing else) and the transferred model (both). All predict the same patients, the
+shared ones with a known outcome, each by models that were fitted without that patient. The best is kept; a tie goes to
+the target alone.
+
+What was chosen because it looked best looks better than it is (Cawley & Talbot 2010). So the gate itself is judged by
+nested cross-validation (Varma & Simon 2006): in each outer fold it chooses without the patients that its choice then
+predicts. What the source gave must be out of fold as well, or its candidates look too good; `pretrain` sees to that.
+
+Nothing here leaves the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
+
+from ..horizontal.metrics import MetricValue, auc, auc_gain_interval, auc_interval
+from ..parties.errors import InputError
+from .linear import LinearModel, LinearPlan
+from .patients import Floats, Indices, Patients
+
+Candidate = Literal["target", "source", "transferred"]
+CANDIDATES: tuple[Candidate, ...] = ("target", "source", "transferred")
+
+LEAST = 3  # of each outcome: three folds, whose two thirds can be halved again, each half with both outcomes
+_FOLDS = 5
+_REPEATS, _JUDGED_ROWS, _FITTED_ROWS = 10, 2_000, 20_000  # the choice is steady, and takes seconds
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Several predictions for the same patients: probabilities, each ``(rows,)``; `label` is 0 and 1, ``(rows,)``.
+
+    Those of the target alone are among them, as `target`. Where two are equally good the earlier one is chosen.
+    """
+
+    label: Floats
+    predictions: Mapping[str, Floats]
+
+    @property
+    def chosen(self) -> str:
+        """The best of them."""
+        return max(self.predictions, key=lambda name: auc(self.label, self.predictions[name]))
+
+    def auc(self, name: str) -> MetricValue:
+        """AUC with its 95 % interval."""
+        found = self.predictions[name]
+        return MetricValue("auc", auc(self.label, found), *auc_interval(self.label, found))
+
+    def gain(self, name: str) -> MetricValue:
+        """AUC less that of the target alone, with its 95 % interval, paired by patient: below 0 it does harm."""
+        found, alone = self.predictions[name], self.predictions["target"]
+        gained = auc(self.label, found) - auc(self.label, alone)
+        return MetricValue("auc", gained, *auc_gain_interval(self.label, found, alone))
+
+    def choose_on(self, rows: Indices, further: Mapping[str, Floats]) -> Comparison:
+        """The patients at the positions `rows` only, with `further` predictions of them, each ``(len(rows),)``.
+
+        Raises `ValueError` unless they have both outcomes, as soon as it is asked what is chosen.
+        """
+        kept = {name: found[rows] for name, found in self.predictions.items()}
+        return Comparison(self.label[rows], {**kept, **further})
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """What the gate found.
+
+    `rows` are positions, among the shared patients, of those that are judged. `validated` compares the candidates on
+    them; `nested` compares the `target` alone with what the gate would have `chosen` without each patient, and
+    `choices` says what that was in each outer fold.
+    """
+
+    rows: Indices
+    validated: Comparison
+    nested: Comparison
+    choices: tuple[str, ...]
+
+
+def judge(patients: Patients, plan: LinearPlan, *, seed: int, party: str) -> Gate:
+    """Compare the candidates on the shared patients whose outcome is known; `seed` is the job's and orders folds.
+
+    Raises `InputError` ``transfer.few_labels``.
+    """
+    check_labels(patients, party)
+    known = patients.labelled
+    label = known.label[: known.shared]
+    with threadpool_limits(1):  # the matrices are small: more threads wait for each other
+        validated = Comparison(label, cross_validate(known, CANDIDATES, plan, seed))
+        alone, chosen, choices = np.zeros(len(label)), np.zeros(len(label)), []
+        for test in folds(label, seed):
+            train, tested = known.without(test), known.take(test)
+            inner = Comparison(train.label[: train.shared], cross_validate(train, CANDIDATES, plan, seed))
+            choice = inner.chosen
+            for name, found in (("target", alone), (choice, chosen)):
+                found[test] = fit(name, train, plan).probabilities(tested.own, tested.given)
+            choices.append(choice)
+    nested = Comparison(label, {"target": alone, "chosen": chosen})
+    return Gate(patients.judged, validated, nested, tuple(choices))
+
+
+def check_labels(patients: Patients, party: str) -> None:
+    """Raise `InputError` ``transfer.few_labels`` unless `LEAST` shared patients of each outcome are there."""
+    label = patients.label[patients.judged]
+    if min((label == 1).sum(), (label == 0).sum()) < LEAST:
+        raise InputError("transfer.few_labels", party=party, allowed=LEAST)
+
+
+def fit(candidate: str, patients: Patients, plan: LinearPlan) -> LinearModel:
+    """Fit one of `CANDIDATES` to those of its patients whose outcome is known."""
+    known = patients.labelled
+    if candidate == "target":
+        return LinearModel.fit(known.own, None, known.label, plan)
+    both = known.take(np.arange(known.shared))
+    return LinearModel.fit(() if candidate == "source" else both.own, both.given, both.label, plan)
+
+
+def cross_validate(patients: Patients, candidates: Sequence[str], plan: LinearPlan, seed: int) -> dict[str, Floats]:
+    """Probabilities of the shared patients by models fitted without them, ``(shared,)`` for each candidate.
+
+    All are labelled. Few patients are cut into folds several times over, and the probabilities averaged: a single cut
+    would decide by luck.
+    """
+    label = patients.label[: patients.shared]
+    repeats = max(1, min(_REPEATS, _JUDGED_ROWS // len(label), _FITTED_ROWS // len(patients.label)))
+    found = {name: np.zeros(len(label)) for name in candidates}
+    for repeat in range(repeats):
+        for test in folds(label, seed, repeat):
+            train, tested = patients.without(test), patients.take(test)
+            for name in candidates:
+                probabilities = fit(name, train, plan).probabilities(tested.own, tested.given)
+                found[name][test] += probabilities / repeats
+    return found
+
+
+def folds(label: Floats, seed: int, repeat: int = 0) -> Iterator[Indices]:
+    """Positions of the test rows of each fold, stratified by `label`, 0 and 1 ``(rows,)``; both occur twice at least.
+
+    Raises `ValueError` where they do not.
+    """
+    count = int(min(_FOLDS, (label == 1).sum(), (label == 0).sum()))
+    order = np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, repeat])))
+    for _, test in StratifiedKFold(count, shuffle=True, random_state=order).split(label, label):
+        yield test
