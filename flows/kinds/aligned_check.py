@@ -55,13 +55,17 @@ def learning_nbytes(
     if mine is None or theirs is None:
         return None, None, None
     shared, row_nbytes = min(mine, theirs), width * FLOAT_NBYTES
-    validation, test = (ceil(shared * share) for share in (training.validation_share, training.test_share))
     train = ceil(shared * (1 - training.validation_share - training.test_share)) + 1  # parts are rounded
     batches = 1 + train // training.batch_size
     backward = training.epochs * (train * row_nbytes + (batches + 1) * ENVELOPE_NBYTES)
-    validating = validation * row_nbytes + (1 + validation // CHUNK_ROWS) * ENVELOPE_NBYTES
+    validating = scoring_nbytes(ceil(shared * training.validation_share), width)
     return (
         backward + training.epochs * validating,
         backward,
-        test * row_nbytes + (1 + test // CHUNK_ROWS) * ENVELOPE_NBYTES,
+        scoring_nbytes(ceil(shared * training.test_share), width),
     )
+
+
+def scoring_nbytes(rows: int, width: int) -> int:
+    """Bytes of the cut layer, or of an embedding, of so many rows."""
+    return rows * width * FLOAT_NBYTES + (1 + rows // CHUNK_ROWS) * ENVELOPE_NBYTES
