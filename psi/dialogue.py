@@ -1,86 +1,37 @@
-"""How the two sides of an alignment talk: at the same time, with checked fields, and never in silence.
+"""How the two sides of an alignment talk: with checked fields, and counting what both threads of a side do.
 
-While one thread of a party receives and enciphers, another sends. And a party that has to work for long before its
-next message says so now and then (``{"working": true}``), so that the peer's deadline measures silence, not the size
-of a data set.
+While one thread of a party receives and enciphers, another sends, and a party that has to work for long says so
+(`parties.network.beats`).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 
+from ..parties.network.beats import after_beats
 from ..parties.network.channel import Channel
 from ..parties.network.message import Array, Message, Step, Topic
 
 OnProgress = Callable[[int, int, int, int], None]
 
-_WORKING = {"working": True}
-_BEATS_PER_DEADLINE = 3
-
-
-@contextmanager
-def speaking(channel: Channel, chunks: Iterable[Array] | None = None, *, then: Step) -> Iterator[None]:
-    """Send chunks as `Step.POINTS` beside the body of the `with`; then beats, until the body is done.
-
-    `then` is the step that the peer waits for next. Whatever fails first, here or in the body, is raised; and the
-    channel is closed, which at once ends the other of the two and the peer's waiting.
-    """
-    done = threading.Event()
-    failures: list[BaseException] = []
-
-    def speak() -> None:
-        try:
-            if chunks is not None:
-                channel.send_chunks(Topic.ALIGN, Step.POINTS, chunks)
-            while not done.wait(channel.timeout_s / _BEATS_PER_DEADLINE):
-                channel.send(Topic.ALIGN, then, _WORKING)
-        except BaseException as failure:  # raised again below, in the thread of the caller
-            failures.append(failure)
-            channel.close()
-
-    thread = threading.Thread(target=speak, name=f"speaking-{channel.peer}", daemon=True)
-    thread.start()
-    try:
-        yield
-    except BaseException:
-        first = failures[0] if failures else None  # looked up before closing makes the other thread fail as well
-        channel.close()
-        done.set()
-        thread.join()
-        if first is not None:
-            raise first from None
-        raise
-    done.set()
-    thread.join()
-    if failures:
-        raise failures[0]
-
 
 def await_step(channel: Channel, step: Step, /, *arrays: str, **kinds: type) -> Message:
     """Wait for a step, over the beats. It must hold exactly these arrays, and fields of these names and types."""
-    message = _after_beats(channel, step)
+    message = after_beats(channel, Topic.ALIGN, step)
     _expect(channel, message, arrays, kinds)
     return message
 
 
 def await_verdict(channel: Channel, step: Step, /, *arrays: str, **kinds: type) -> Message | None:
     """Wait for a step that says ``enough``: true with these arrays and fields, or false alone, which gives None."""
-    message = _after_beats(channel, step)
+    message = after_beats(channel, Topic.ALIGN, step)
     if dict(message.fields) == {"enough": False} and not message.arrays:
         return None
     _expect(channel, message, arrays, {"enough": bool, **kinds})
     if not message.fields["enough"]:
         raise channel.refuse(Topic.ALIGN, f"{step} says no and more")
     return message
-
-
-def _after_beats(channel: Channel, step: Step) -> Message:
-    while True:
-        message = channel.receive(Topic.ALIGN, step)
-        if dict(message.fields) != _WORKING or message.arrays:
-            return message
 
 
 def _expect(channel: Channel, message: Message, arrays: Sequence[str], kinds: Mapping[str, type]) -> None:

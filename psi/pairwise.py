@@ -41,7 +41,7 @@ of the positions.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -49,12 +49,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..parties.errors import InputError, PolicyRefusal
+from ..parties.network.beats import speaking
 from ..parties.network.channel import Channel
 from ..parties.network.message import Array, Step, Topic
 from ..parties.table import Identifier
 from .alignment import Alignment, PassCounts, pairwise_digest
 from .cipher import CHUNK, MAX_ELEMENTS, Cipher, MalformedPointsError, thread_pool
-from .dialogue import OnProgress, Progress, await_step, await_verdict, speaking
+from .dialogue import OnProgress, Progress, await_step, await_verdict
 from .linkage import Linkage, Passes
 from .matching import VALUE_NBYTES, Positions, ascending, has_repeats, match, permutation
 
@@ -109,9 +110,10 @@ class _Pass:
     needed: int  # the smallest size that this side accepts in this pass
     progress: Progress
 
-    def points(self) -> Iterator[Array]:
-        """Our points, enciphered once."""
-        return self.progress.over(self.cipher.encipher(self.keys))
+    def send_points(self) -> None:
+        """Send our points, enciphered once."""
+        points = self.progress.over(self.cipher.encipher(self.keys))
+        self.channel.send_chunks(Topic.ALIGN, Step.POINTS, points)
 
     def peer_values(self) -> Array:
         """The peer's points, received, enciphered again and cut: (peer_size, 16), in the peer's order."""
@@ -145,7 +147,7 @@ def _align(
     on_progress: OnProgress | None,
 ) -> Alignment:
     """What both sides do round the steps of a pass."""
-    with speaking(channel, then=Step.POINTS):
+    with speaking(channel, Topic.ALIGN, then=Step.POINTS):
         linkage = Linkage(identifiers, passes)
         if not linkage.has_keys():
             raise InputError("align.no_keys", party=channel.me)
@@ -156,7 +158,7 @@ def _align(
     with ExitStack() as stack:
         pool = executor or stack.enter_context(thread_pool())
         for number in range(1, len(passes) + 1):
-            with speaking(channel, then=Step.POINTS):
+            with speaking(channel, Topic.ALIGN, then=Step.POINTS):
                 keys = linkage.keys(number, unmatched)
             size = len(keys.keys)
             peer_size, any_will_do = _exchange_sizes(channel, number, size, floor)
@@ -216,7 +218,7 @@ def _judge_sizes(channel: Channel, most: int, floor: int) -> None:
 
 def _initiate(side: _Pass) -> _Matches:
     channel, peer_size = side.channel, side.peer_size
-    with speaking(channel, side.points(), then=Step.SIZE):  # 1
+    with speaking(channel, Topic.ALIGN, then=Step.SIZE, first=side.send_points):  # 1
         theirs = side.peer_values()
         ours = _receive_values(channel, len(side.keys))  # 2
         in_ours, in_theirs = match(ours, theirs)
@@ -242,7 +244,7 @@ def _initiate(side: _Pass) -> _Matches:
 
 def _respond(side: _Pass) -> _Matches:
     channel, peer_size = side.channel, side.peer_size
-    with speaking(channel, side.points(), then=Step.DOUBLED):  # 1
+    with speaking(channel, Topic.ALIGN, then=Step.DOUBLED, first=side.send_points):  # 1
         theirs = side.peer_values()
         seed = secrets.token_bytes(_SEED_NBYTES)
         theirs = theirs[permutation(seed, peer_size)]

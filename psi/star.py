@@ -32,11 +32,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..parties.errors import InputError, IsthmusError, PolicyRefusal
+from ..parties.network.beats import speaking
 from ..parties.network.channel import Channel
 from ..parties.network.message import Step, Topic
 from ..parties.table import Identifier
 from .alignment import Alignment, common_digest, common_leaf
-from .dialogue import OnProgress, await_step, await_verdict, speaking
+from .dialogue import OnProgress, await_step, await_verdict
 from .linkage import Passes
 from .pairwise import align_as_initiator, align_as_responder
 
@@ -61,7 +62,7 @@ def align_active(
     with ExitStack() as all_waiting:
         waiting = [all_waiting.enter_context(ExitStack()) for _ in links]
         for link, stack in zip(links[1:], waiting[1:], strict=True):
-            stack.enter_context(speaking(link, then=Step.POINTS))
+            stack.enter_context(speaking(link, Topic.ALIGN, then=Step.POINTS))
         for link, stack in zip(links, waiting, strict=True):
             stack.close()
             pairwise.append(
@@ -77,7 +78,7 @@ def align_active(
             )
             link.send(Topic.ALIGN, Step.COMMON, {"more": len(links) > 1})  # 1
             if len(links) > 1:
-                stack.enter_context(speaking(link, then=Step.COMMON))
+                stack.enter_context(speaking(link, Topic.ALIGN, then=Step.COMMON))
     return _give_common(links, pairwise, floor, job_digest) if len(links) > 1 else pairwise[0]
 
 
