@@ -19,6 +19,20 @@ LEAST_TRAIN_ROWS = 2  # one row has no spread to standardise by
 
 
 @dataclass(frozen=True)
+class SplitRule:
+    """How a party's rows are held out: as a `column` says, or without one by shares, in the order of seeded hashes.
+
+    Beside a model it says which rows that has not seen, as far as they are the same rows with the same outcomes: a
+    stratum that has grown or shrunk since moves its few rows at the edge into another part.
+    """
+
+    validation_share: float
+    test_share: float
+    seed: int
+    column: str | None = None
+
+
+@dataclass(frozen=True)
 class Parts:
     """Positions among the party's rows, each part ascending."""
 

@@ -30,7 +30,7 @@ from ..star_check import (
 )
 from ..star_phases import OwnColumns, specs_of
 from .job import HorizontalJob, OwnModel
-from .own_data import read_parts, read_target
+from .own_data import read_parts, read_target, split_of
 from .phases import code_of
 from .plan import model_of, plan_of
 
@@ -46,8 +46,8 @@ def look(home: PartyHome, job: HorizontalJob, grant: Grant) -> Look:
         return Look()
 
     def read_more(own: OwnColumns) -> None:
-        target = read_target(own.store, job, own.row_ids)
-        read_parts(own.store, job, home.name, own.row_ids, target)
+        target = read_target(own.store, job.label, own.row_ids, may_be_constant=True)
+        read_parts(own.store, split_of(job), home.name, own.row_ids, target)
 
     return look_at_columns(home, job, read_more)
 

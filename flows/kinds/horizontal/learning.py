@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, astuple
-from pathlib import Path
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from ....horizontal.encoders import own_encoder, shared_encoder
 from ....horizontal.fixed_point import EXACT
 from ....horizontal.local import BatchReport
 from ....horizontal.metrics import CALIBRATION_LEAST, MetricValue
+from ....horizontal.model_file import SavedModel, arrays_of
 from ....horizontal.models import build
 from ....horizontal.participant import join_rounds
 from ....horizontal.pooled import GroupMetrics, judge, size, values_of
@@ -33,6 +33,7 @@ from ....parties.events import Count, Curve, Fingerprint, Metric, Phase, Progres
 from ....parties.network.message import Topic
 from ..star_phases import specs_of
 from .job import HorizontalJob
+from .own_data import split_of
 from .phases import INITIAL_FILE, HorizontalCoordinator, HorizontalParty
 from .plan import model_of, plan_of
 
@@ -96,7 +97,16 @@ class PartyLearning:
         if outcome.personal is not None:  # Ditto: what this party uses is its own model, and so that is judged
             outcome.layout.load(outcome.personal, shared)
         path = phases.home.model_folder(self._run.run) / MODEL_FILE
-        self._save(path, outcome.round)
+        SavedModel(
+            party=phases.me,
+            round=outcome.round,
+            task=job.task,
+            spec=self._spec,
+            encoder=self._encoder,
+            label=job.label.columns,
+            split=split_of(job),
+            arrays=arrays_of(self._problem.module),
+        ).save(path, party=phases.me)
         phases.tell(Fingerprint(name="model", value=hashlib.sha256(path.read_bytes()).hexdigest()))
 
     def evaluate(self) -> None:
@@ -149,17 +159,6 @@ class PartyLearning:
         drawn = int.from_bytes(hashlib.sha256(f"{purpose} {seed}".encode()).digest(), "big")
         module = build(self._spec, self._encoder, drawn, self._job.task, party=phases.me)
         return TabularProblem(module, self._rows, phases.target, phases.parts, party=phases.me, private_seed=drawn)
-
-    def _save(self, path: Path, round: int) -> None:
-        arrays = {name: value.detach().numpy() for name, value in self._problem.module.state_dict().items()}
-        meta = {
-            "party": self._phases.me,
-            "round": round,
-            "task": self._job.task,
-            "model": asdict(self._spec),
-            "encoder": self._encoder.to_dict(),
-        }
-        write_tensors(path, arrays, meta, party=self._phases.me)
 
     def _tell_metrics(self, of: Any, found: list[MetricValue]) -> None:
         rows = len(self._phases.parts.test)

@@ -32,7 +32,7 @@ from ...phases import digest_of_rows
 from ...publisher import Publisher
 from ..star_phases import CoordinatorPhases, PartyPhases, specs_of
 from .job import HorizontalJob, OwnModel
-from .own_data import read_parts, read_target
+from .own_data import read_parts, read_target, split_of
 
 if TYPE_CHECKING:
     from .learning import CoordinatorLearning, PartyLearning
@@ -62,8 +62,9 @@ class HorizontalParty(PartyPhases[HorizontalJob]):
 
     def read_more(self) -> None:
         """The target, and which rows are held out."""
-        self.target = read_target(self.store, self.job, self.row_ids)
-        self.parts = read_parts(self.store, self.job, self.me, self.row_ids, self.target)
+        # A hospital where nobody had the outcome, or everybody, takes part all the same.
+        self.target = read_target(self.store, self.job.label, self.row_ids, may_be_constant=True)
+        self.parts = read_parts(self.store, split_of(self.job), self.me, self.row_ids, self.target)
 
     def digest_of_data(self) -> str:
         """SHA-256 over columns, target and split."""

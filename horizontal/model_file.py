@@ -1,0 +1,112 @@
+"""A trained model as a file at one party: trainings write it, and a later one may start from it.
+
+It is a safetensors file: the module's tensors by name, and beside them as JSON what they can be used by. It holds the
+encoder, so means and scales of number columns and levels of categories: it stays at the party unless somebody carries
+it elsewhere by hand. Whoever reads it may have got it from somebody else, so all of it is checked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import nn
+
+from ..parties.checkpoint import read_tensors, write_tensors
+from .model_spec import ModelKind, ModelSpec
+from .splits import SplitRule
+from .tabular import TabularEncoder
+from .targets import Task
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model with what it takes to use it, and to hold out again what it was not trained on.
+
+    `party` and `label` (the columns learnt from) say whose rows it has seen, `split` which of them it has not; `round`
+    is the one that was kept. `arrays` are the module's tensors by name.
+    """
+
+    party: str
+    round: int
+    task: Task
+    spec: ModelSpec
+    encoder: TabularEncoder
+    label: tuple[str, ...]
+    split: SplitRule
+    arrays: Mapping[str, NDArray[Any]]
+
+    def save(self, path: Path, *, party: str) -> None:
+        """Write the file, wholly or not at all; raises `InputError` ``disk.full`` or ``disk.denied`` of `party`."""
+        meta = {
+            "party": self.party,
+            "round": self.round,
+            "task": self.task,
+            "model": asdict(self.spec),
+            "encoder": self.encoder.to_dict(),
+            "label": list(self.label),
+            "split": asdict(self.split),
+        }
+        write_tensors(path, self.arrays, meta, party=party)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote; raises `ValueError` for any other file."""
+        try:
+            arrays, meta = read_tensors(path)
+            spec = ModelSpec(**{**meta["model"], "hidden": tuple(meta["model"]["hidden"])})
+            encoder = TabularEncoder.from_dict(meta["encoder"])
+            split, label = SplitRule(**meta["split"]), tuple(meta["label"])
+            found = cls(meta["party"], meta["round"], meta["task"], spec, encoder, label, split, arrays)
+            whole = found._is_whole()
+        except (SafetensorError, LookupError, TypeError, AttributeError) as failure:
+            raise ValueError("this file is no model of a training") from failure
+        if not whole:
+            raise ValueError("this file says of its model what cannot be")
+        return found
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that it takes, numbers first."""
+        numbers, categories = self.encoder.numbers, self.encoder.categories
+        return (*(code.name for code in numbers), *(code.name for code in categories))
+
+    def write_into(self, module: nn.Module) -> None:
+        """Give a module these tensors; raises `ValueError` unless it has just these, of the same shapes."""
+        own = module.state_dict()
+        if {name: (tuple(one.shape), one.numpy().dtype) for name, one in own.items()} != {
+            name: (array.shape, array.dtype) for name, array in self.arrays.items()
+        }:
+            raise ValueError("the tensors are not those of the module")
+        module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in self.arrays.items()})
+
+    def _is_whole(self) -> bool:
+        """Whether everything is of its kind: what is wrong is found here, and not in the midst of a training."""
+        numbers = [value for code in self.encoder.numbers for value in (code.mean, code.scale)]
+        levels = [level for code in self.encoder.categories for level in code.levels]
+        names = [self.party, *self.label, *self.columns, *levels]
+        return (
+            all(isinstance(name, str) for name in names)
+            and len(set(self.columns)) == len(self.columns)
+            and self.task in get_args(Task)
+            and self.spec.kind in get_args(ModelKind)
+            and all(type(width) is int for width in self.spec.hidden)
+            and all(isinstance(value, int | float) and math.isfinite(value) for value in numbers)
+            and all(code.scale > 0 for code in self.encoder.numbers)
+            and all(0 <= share < 1 for share in (self.split.validation_share, self.split.test_share))
+            and type(self.split.seed) is int
+            and isinstance(self.split.column, str | None)
+            and all(np.isfinite(array).all() for array in self.arrays.values())
+        )
+
+
+def arrays_of(module: nn.Module) -> dict[str, NDArray[Any]]:
+    """The tensors of a module by name, as a file holds them."""
+    return {name: value.detach().numpy() for name, value in module.state_dict().items()}
