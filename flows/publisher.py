@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from ..parties.errors import IsthmusError
 from ..parties.events import (
+    Chosen,
     Count,
     Curve,
     Drift,
@@ -29,6 +30,7 @@ _NEEDS: dict[type, frozenset[Publishable]] = {
     Count: frozenset({"counts"}),
     Traffic: frozenset({"counts"}),
     Metric: frozenset({"metrics"}),
+    Chosen: frozenset({"metrics"}),  # by them
     Curve: frozenset({"curves"}),
     Round: frozenset({"metrics"}),
     Drift: frozenset({"metrics"}),

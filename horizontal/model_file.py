@@ -30,11 +30,12 @@ from .targets import Task
 class SavedModel:
     """A model with what it takes to use it, and to hold out again what it was not trained on.
 
-    `party` and `label` (the columns learnt from) say whose rows it has seen, `split` which of them it has not; `round`
-    is the one that was kept. `arrays` are the module's tensors by name.
+    `parties` and `label` (the columns learnt from) say whose rows it has seen, `split` which of them it has not; `party`
+    is the one whose part this is, `round` the one that was kept. `arrays` are the module's tensors by name.
     """
 
     party: str
+    parties: tuple[str, ...]
     round: int
     task: Task
     spec: ModelSpec
@@ -47,6 +48,7 @@ class SavedModel:
         """Write the file, wholly or not at all; raises `InputError` ``disk.full`` or ``disk.denied`` of `party`."""
         meta = {
             "party": self.party,
+            "parties": list(self.parties),
             "round": self.round,
             "task": self.task,
             "model": asdict(self.spec),
@@ -63,8 +65,8 @@ class SavedModel:
             arrays, meta = read_tensors(path)
             spec = ModelSpec(**{**meta["model"], "hidden": tuple(meta["model"]["hidden"])})
             encoder = TabularEncoder.from_dict(meta["encoder"])
-            split, label = SplitRule(**meta["split"]), tuple(meta["label"])
-            found = cls(meta["party"], meta["round"], meta["task"], spec, encoder, label, split, arrays)
+            split, label, parties = SplitRule(**meta["split"]), tuple(meta["label"]), tuple(meta["parties"])
+            found = cls(meta["party"], parties, meta["round"], meta["task"], spec, encoder, label, split, arrays)
             whole = found._is_whole()
         except (SafetensorError, LookupError, TypeError, AttributeError) as failure:
             raise ValueError("this file is no model of a training") from failure
@@ -91,7 +93,7 @@ class SavedModel:
         """Whether everything is of its kind: what is wrong is found here, and not in the midst of a training."""
         numbers = [value for code in self.encoder.numbers for value in (code.mean, code.scale)]
         levels = [level for code in self.encoder.categories for level in code.levels]
-        names = [self.party, *self.label, *self.columns, *levels]
+        names = [self.party, *self.parties, *self.label, *self.columns, *levels]
         return (
             all(isinstance(name, str) for name in names)
             and len(set(self.columns)) == len(self.columns)

@@ -164,7 +164,10 @@ CATALOGUE: dict[str, Words] = {
     "policy.label": Words(
         "{party} does not allow '{column}' as a label", "ask {party} to add it to `labels:` in its policy"
     ),
-    "policy.epochs": Words("{party} allows {allowed} epochs, the job asks {asked}", "lower `training.epochs`"),
+    "policy.epochs": Words(
+        "{party} allows {allowed} epochs, the job asks {asked}",
+        "lower the job's `epochs`, or ask {party} to raise `max_epochs:` in its policy",
+    ),
     "policy.rounds": Words(
         "{party} allows {allowed} rounds, the job asks {asked}",
         "lower `rounds.count`, or ask {party} to raise `max_rounds:` in its policy",

@@ -119,6 +119,13 @@ class Chosen(_Event):
     of: Candidate
 
 
+class HeldOut(_Event):
+    """Who says which rows a party holds out: the model that it starts from, which has not seen them, or the job."""
+
+    event: Literal["held_out"] = "held_out"
+    by: Literal["start", "job"]
+
+
 class Curve(_Event):
     """A line of at most 101 points for a plot, on a grid or over groups of patients: never a point per patient."""
 
@@ -218,6 +225,7 @@ PublicEvent = Annotated[
     | Count
     | Metric
     | Chosen
+    | HeldOut
     | Curve
     | Round
     | Difference

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 __all__ = ["KINDS", "room"]
 
-KindName = Literal["vertical", "horizontal", "statistics", "transfer"]
+KindName = Literal["vertical", "horizontal", "statistics", "transfer", "finetune"]
 KINDS: tuple[KindName, ...] = get_args(KindName)
 
 

@@ -99,6 +99,7 @@ class PartyLearning:
         path = phases.home.model_folder(self._run.run) / MODEL_FILE
         SavedModel(
             party=phases.me,
+            parties=job.names,
             round=outcome.round,
             task=job.task,
             spec=self._spec,

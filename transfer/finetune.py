@@ -1,0 +1,207 @@
+"""Fine-tuning: one party goes on from a model that was trained elsewhere, such as by rounds over many parties.
+
+::
+
+    1  the party finds the model's file in its own home, by its SHA-256            nothing leaves
+    2  the trunk is the start's; the head, which patterns of its tensors name, begins afresh
+    3  the head is trained, and with a trunk that is not frozen the trunk as well, on the party's own rows
+    4  the gate compares three models on the party's validation rows: `start` as it is, `alone` (the same model from
+       fresh weights, with the same training) and `tuned`, and keeps the best: do no harm
+
+The gate goes by the task's score (AUC, R², C-index). Among equals the start is kept, then the model alone; where
+validation rows leave the score undefined, the start. `alone` and `tuned` are also stopped by the loss of these rows and
+the start need not be, which flatters them a little; rows that all three have not seen judge what was kept.
+
+**Who learns what**: nobody anything. No message is sent. Whoever trained the trunk does not learn that it was tuned.
+What the party itself may read out of a trunk, it could read before: it holds the file.
+
+**Adversary**: whoever made the file. It is data, never code (`horizontal.model_file`), and what does not fit the job is
+refused. A trunk made to do harm is kept from doing so by the gate as far as validation rows show it; that it behaves
+well on these rows says nothing of others that its maker had in mind.
+
+Source: layers that transfer, frozen or fine-tuned, Yosinski et al., "How transferable are features in deep neural
+networks?", NeurIPS 2014; a head of one's own over a trunk trained by many, Arivazhagan et al., "Federated learning with
+personalization layers", 2019.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..horizontal.alone import AloneOutcome, train_alone
+from ..horizontal.local import BatchReport
+from ..horizontal.metrics import auc, auc_gain_interval
+from ..horizontal.model_file import SavedModel
+from ..horizontal.model_spec import ModelSpec
+from ..horizontal.models import build
+from ..horizontal.plan import RoundsPlan
+from ..horizontal.problem import TabularProblem
+from ..horizontal.scope import Scope
+from ..horizontal.splits import Parts
+from ..horizontal.tabular import Encoded
+from ..horizontal.targets import Target, Task
+from ..parties.errors import InputError
+from ..parties.home import PartyHome
+
+Candidate = Literal["start", "alone", "tuned"]
+CANDIDATES: tuple[Candidate, ...] = get_args(Candidate)  # in the order in which equals are kept
+OnBatch = Callable[[Candidate, BatchReport], None]
+
+
+@dataclass(frozen=True)
+class TuningPlan:
+    """How a model is tuned. `head` are patterns of the tensors that begin afresh; all else is the trunk.
+
+    `epochs`, `batch_size`, `learning_rate` (of Adam, whose moments begin afresh in each epoch), `patience` (epochs
+    without a better validation loss; None: never) and `seed`, which orders batches, hold for `alone` as well.
+    """
+
+    head: tuple[str, ...] = ("output.*",)
+    frozen: bool = False
+    epochs: int = 60
+    batch_size: int = 32  # 0: all rows at once
+    learning_rate: float = 0.001
+    patience: int | None = 6
+    seed: int = 7
+
+    def rounds(self) -> RoundsPlan:
+        """The same as rounds of one pass at one party."""
+        return RoundsPlan(
+            rounds=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            local_optimizer="adam",
+            patience=self.patience,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """Three models of one party's, as problems that can judge them, and the one that the gate keeps.
+
+    `validation` are the scores that it went by (None: undefined), `epochs` how long the trained ones were trained.
+    """
+
+    problems: Mapping[Candidate, TabularProblem]
+    validation: Mapping[Candidate, float | None]
+    epochs: Mapping[Candidate, AloneOutcome]
+    chosen: Candidate
+
+    def auc_gain(self, of: Candidate, rows: NDArray[np.int64]) -> tuple[float, float, float] | None:
+        """How much higher the AUC of a model is than the start's, with its 95 % interval, each resample judging both on
+        the same of these rows; None for another task, for rows of one outcome, and for the start itself.
+        """
+        problem, before = self.problems[of], self.problems["start"]
+        target = problem.target[rows]
+        if of == "start" or target.task != "binary" or len(np.unique(target.values)) < 2:
+            return None
+        score, other = problem.scores(rows), before.scores(rows)
+        low, high = auc_gain_interval(target.values, score, other)
+        return auc(target.values, score) - auc(target.values, other), low, high
+
+
+def find_model(home: PartyHome, digest: str) -> Path:
+    """The file with this SHA-256 (64 hex digits) among the models in a party's home.
+
+    Raises `InputError` ``model.start_missing``.
+    """
+    for path in sorted((home.folder / "models").rglob("*.safetensors")):
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == digest:
+                return path
+    raise InputError("model.start_missing", party=home.name)
+
+
+def load_start(path: Path, spec: ModelSpec, columns: tuple[str, ...], task: Task, *, party: str) -> SavedModel:
+    """Read the model to start from, and compare it with what the job says of it; `columns` in any order.
+
+    Raises `InputError` ``model.start_differs`` with the field that differs: model (also for a file that holds none, or
+    tensors that are not this model's), columns or label (another task).
+    """
+
+    def differs(field: str, failure: Exception | None = None) -> InputError:
+        return InputError("model.start_differs", party=party, field=field, detail=repr(failure) if failure else "")
+
+    try:
+        start = SavedModel.load(path)
+    except ValueError as failure:
+        raise differs("model", failure) from failure
+    if start.spec != spec:
+        raise differs("model")
+    if sorted(start.columns) != sorted(columns):
+        raise differs("columns")
+    if start.task != task:
+        raise differs("label")
+    try:
+        start.write_into(build(spec, start.encoder, 0, task, party=party))
+    except ValueError as failure:
+        raise differs("model", failure) from failure
+    return start
+
+
+def finetune(
+    start: SavedModel,
+    rows: Encoded,
+    target: Target,
+    parts: Parts,
+    plan: TuningPlan,
+    *,
+    party: str,
+    private_seed: int,
+    on_batch: OnBatch | None = None,
+) -> Finetuned:
+    """Tune a model, train one alone, and keep the best of these and the start.
+
+    `rows` are all of the party's, encoded by the start's own encoder, and `target` theirs. Fresh weights and dropout
+    draw from `private_seed` alone, so that the same call gives the same weights bit for bit.
+
+    Raises `InputError` ``data.few_rows`` and ``train.diverged``.
+    """
+
+    def problem(of: Candidate) -> TabularProblem:
+        drawn = int.from_bytes(hashlib.sha256(f"finetune {of} {private_seed}".encode()).digest(), "big")
+        module = build(start.spec, start.encoder, drawn, start.task, party=party)
+        return TabularProblem(module, rows, target, parts, party=party, private_seed=drawn)
+
+    def train(of: Candidate) -> AloneOutcome:
+        tell = None if on_batch is None else lambda report: on_batch(of, report)
+        return train_alone(problems[of], plan.rounds(), party, on_batch=tell)
+
+    problems: dict[Candidate, TabularProblem] = {of: problem(of) for of in CANDIDATES}
+    start.write_into(problems["start"].module)
+    graft(start, problems["tuned"].module, plan.head, frozen=plan.frozen)
+    epochs: dict[Candidate, AloneOutcome] = {"alone": train("alone"), "tuned": train("tuned")}
+    validation = {of: _score(problems[of]) for of in CANDIDATES}
+    return Finetuned(problems, validation, epochs, choose(validation))
+
+
+def graft(start: SavedModel, module: nn.Module, head: tuple[str, ...], *, frozen: bool) -> None:
+    """Give a fresh module the trunk of the start: all but its head. A frozen trunk is left alone by training."""
+    trunk = Scope(private=head).split(module)[0]
+    for name, tensor in trunk.items():
+        with torch.no_grad():
+            tensor.copy_(torch.from_numpy(np.array(start.arrays[name])))
+        if isinstance(tensor, nn.Parameter):
+            tensor.requires_grad_(not frozen)
+
+
+def choose(validation: Mapping[Candidate, float | None]) -> Candidate:
+    """The candidate with the highest score; of equals the first of `CANDIDATES`, and so the start if none has any."""
+    scores = {of: -math.inf if score is None else score for of, score in validation.items()}
+    return max(CANDIDATES, key=lambda of: scores[of])
+
+
+def _score(problem: TabularProblem) -> float | None:
+    judged = problem.validation()
+    return judged.score if judged.scored else None
