@@ -15,15 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 from sklearn.model_selection import KFold
-from threadpoolctl import threadpool_limits
 
 from ..horizontal.metrics import r2
 from ..parties.errors import InputError
-from .gate import Candidate, Comparison, cross_validate, fit, folds
+from .gate import FOLDS, Candidate, Comparison, cross_validate, fit, folds, order
 from .linear import LinearModel, LinearPlan
 from .patients import Floats, Indices, Patients
-
-_FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +50,12 @@ def distill(patients: Patients, teacher: Candidate, plan: LinearPlan, *, seed: i
     label = patients.label[judged]
     student, alone = np.zeros(len(judged)), np.zeros(len(judged))
     taught = np.zeros(len(judged))
-    with threadpool_limits(1):
-        for test in folds(label, seed):
-            train, tested = patients.without(judged[test]), patients.take(judged[test])
-            student[test] = _learn(train, teacher, plan, seed).probabilities(tested.own)
-            alone[test] = fit("target", train, plan).probabilities(tested.own)
-            taught[test] = fit(teacher, train, plan).probabilities(tested.own, tested.given)
-        model = _learn(patients, teacher, plan, seed)
+    for test in folds(label, seed):
+        train, tested = patients.without(judged[test]), patients.take(judged[test])
+        student[test] = _learn(train, teacher, plan, seed).probabilities(tested.own)
+        alone[test] = fit("target", train, plan).probabilities(tested.own)
+        taught[test] = fit(teacher, train, plan).probabilities(tested.own, tested.given)
+    model = _learn(patients, teacher, plan, seed)
     return Student(
         model, patients.shared, r2(taught, student), Comparison(label, {"target": alone, "student": student})
     )
@@ -75,13 +71,11 @@ def distill_score(patients: Patients, plan: LinearPlan, *, seed: int, party: str
     shared = patients.take(np.arange(patients.shared))
     taught: Floats = expit(shared.given[:, 0])
     student = np.zeros(len(taught))
-    order = np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, 0])))
-    with threadpool_limits(1):
-        cuts = KFold(min(_FOLDS, len(taught)), shuffle=True, random_state=order)
-        for train, test in cuts.split(taught):
-            model = LinearModel.fit(shared.take(train).own, None, taught[train], plan)
-            student[test] = model.probabilities(shared.take(test).own)
-        model = LinearModel.fit(shared.own, None, taught, plan)
+    cuts = KFold(min(FOLDS, len(taught)), shuffle=True, random_state=order(seed))
+    for train, test in cuts.split(taught):
+        model = LinearModel.fit(shared.take(train).own, None, taught[train], plan)
+        student[test] = model.probabilities(shared.take(test).own)
+    model = LinearModel.fit(shared.own, None, taught, plan)
     return Student(model, patients.shared, r2(taught, student), None)
 
 

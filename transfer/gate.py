@@ -20,7 +20,6 @@ from typing import Literal
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
-from threadpoolctl import threadpool_limits
 
 from ..horizontal.metrics import MetricValue, auc, auc_gain_interval, auc_interval
 from ..parties.errors import InputError
@@ -31,7 +30,7 @@ Candidate = Literal["target", "source", "transferred"]
 CANDIDATES: tuple[Candidate, ...] = ("target", "source", "transferred")
 
 LEAST = 3  # of each outcome: three folds, whose two thirds can be halved again, each half with both outcomes
-_FOLDS = 5
+FOLDS = 5
 _REPEATS, _JUDGED_ROWS, _FITTED_ROWS = 10, 2_000, 20_000  # the choice is steady, and takes seconds
 
 
@@ -93,16 +92,15 @@ def judge(patients: Patients, plan: LinearPlan, *, seed: int, party: str) -> Gat
     check_labels(patients, party)
     known = patients.labelled
     label = known.label[: known.shared]
-    with threadpool_limits(1):  # the matrices are small: more threads wait for each other
-        validated = Comparison(label, cross_validate(known, CANDIDATES, plan, seed))
-        alone, chosen, choices = np.zeros(len(label)), np.zeros(len(label)), []
-        for test in folds(label, seed):
-            train, tested = known.without(test), known.take(test)
-            inner = Comparison(train.label[: train.shared], cross_validate(train, CANDIDATES, plan, seed))
-            choice = inner.chosen
-            for name, found in (("target", alone), (choice, chosen)):
-                found[test] = fit(name, train, plan).probabilities(tested.own, tested.given)
-            choices.append(choice)
+    validated = Comparison(label, cross_validate(known, CANDIDATES, plan, seed))
+    alone, chosen, choices = np.zeros(len(label)), np.zeros(len(label)), []
+    for test in folds(label, seed):
+        train, tested = known.without(test), known.take(test)
+        inner = Comparison(train.label[: train.shared], cross_validate(train, CANDIDATES, plan, seed))
+        choice = inner.chosen
+        for name, found in (("target", alone), (choice, chosen)):
+            found[test] = fit(name, train, plan).probabilities(tested.own, tested.given)
+        choices.append(choice)
     nested = Comparison(label, {"target": alone, "chosen": chosen})
     return Gate(patients.judged, validated, nested, tuple(choices))
 
@@ -146,7 +144,11 @@ def folds(label: Floats, seed: int, repeat: int = 0) -> Iterator[Indices]:
 
     Raises `ValueError` where they do not.
     """
-    count = int(min(_FOLDS, (label == 1).sum(), (label == 0).sum()))
-    order = np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, repeat])))
-    for _, test in StratifiedKFold(count, shuffle=True, random_state=order).split(label, label):
+    count = int(min(FOLDS, (label == 1).sum(), (label == 0).sum()))
+    for _, test in StratifiedKFold(count, shuffle=True, random_state=order(seed, repeat)).split(label, label):
         yield test
+
+
+def order(seed: int, repeat: int = 0) -> np.random.RandomState:
+    """What scikit-learn draws an order of rows from; its own seeds are shorter than a job's."""
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, repeat])))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import ThreadpoolController
 
 from ..horizontal.tabular import TabularEncoder
 from ..parties.network.message import Array
@@ -25,6 +26,7 @@ from ..parties.table import Column
 from .patients import Floats
 
 _TOLERANCE, _MOST_STEPS = 1e-6, 2000  # of the largest gradient, in L-BFGS
+_THREADS = ThreadpoolController()  # of the mathematics that is imported above
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,12 @@ class LinearModel:
             scale = scale / np.sqrt(plan.c_score / plan.c)
         inputs = _inputs(encoder, mean, scale, own, told)
         positive, negative = label > 0, label < 1
-        fitted = LogisticRegression(C=plan.c, tol=_TOLERANCE, max_iter=_MOST_STEPS).fit(
-            np.concatenate([inputs[positive], inputs[negative]]),
-            np.repeat([1, 0], [positive.sum(), negative.sum()]),
-            sample_weight=np.concatenate([label[positive], 1 - label[negative]]),
-        )
+        with _THREADS.limit(limits=1):  # the matrices are small: more threads wait for each other
+            fitted = LogisticRegression(C=plan.c, tol=_TOLERANCE, max_iter=_MOST_STEPS).fit(
+                np.concatenate([inputs[positive], inputs[negative]]),
+                np.repeat([1, 0], [positive.sum(), negative.sum()]),
+                sample_weight=np.concatenate([label[positive], 1 - label[negative]]),
+            )
         return cls(encoder, mean, scale, fitted.coef_[0], float(fitted.intercept_[0]))
 
     def logits(self, own: Sequence[Column], given: Floats | None = None) -> Floats:
