@@ -13,8 +13,9 @@ The half of it that learns is `source` and `target`, which need torch and scikit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ....parties.events import Phase, Progress, Resumed
 from ....parties.home import PartyHome
 from ....parties.network.channel import Channel
 from ....parties.table import Identifier
@@ -24,6 +25,7 @@ from .job import TransferJob
 from .own_data import look_at
 
 if TYPE_CHECKING:
+    from ....vertical import EpochReport
     from .source import SourceLearning
     from .target import TargetLearning
 
@@ -49,6 +51,27 @@ class TransferPhases(AlignedPhases[TransferJob]):
         """The only channel: to the other party."""
         (channel,) = self.channels.values()
         return channel
+
+    def tuning_options(self) -> dict[str, Any]:
+        """What both sides of split tuning are told of this attempt."""
+        assert self.run is not None
+        return {
+            "party": self.me,
+            "job_digest": self.digest,
+            "alignment_digest": self.aligned.digest,
+            "private_seed": self.run.private_seed,
+            "checkpoints": self.checkpoints,
+            "on_epoch": self._train_progress,
+        }
+
+    def _train_progress(self, report: EpochReport) -> None:
+        if report.resumed_from is not None:
+            self.tell(Resumed(phase=Phase.TRAIN, epoch=report.resumed_from))
+        self.tell(
+            Progress(
+                phase=Phase.TRAIN, index=report.epoch, units=report.epochs, done=report.batch, total=report.batches
+            )
+        )
 
     def prepare(self) -> None:
         """Learn from one's own rows."""
