@@ -6,9 +6,9 @@ A data engineer imports from here::
 
 `align` finds the shared patients and returns a handle, `train_vertical` trains on them, `train_transfer` gives a target
 what a source has learnt about them, `train_horizontal` trains by rounds, `measure` adds up statistics, `publish_report`
-shows the result. `vertical`, `horizontal`, `statistics` and `transfer` are whole jobs, as the flows that `isthmus run`
-and the deployments start. Names are loaded when they are used, since
-`isthmus --help` and the vaults must not import Prefect.
+shows the result. `vertical`, `horizontal`, `statistics`, `transfer` and `finetune` are whole jobs, as the flows that
+`isthmus run` and the deployments start. Names are loaded when they are used, since `isthmus --help` and the vaults must
+not import Prefect.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Model,
         Shared,
         align,
+        finetune,
         horizontal,
         measure,
         publish_report,
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
         transfer,
         vertical,
     )
+    from .kinds.finetune.job import FinetuneJob
     from .kinds.horizontal.job import HorizontalJob
     from .kinds.statistics.job import StatisticsJob
     from .kinds.transfer.job import TransferJob
     from .kinds.vertical.job import VerticalJob
 
 _HOMES = {
+    "FinetuneJob": "kinds.finetune.job",
     "HorizontalJob": "kinds.horizontal.job",
     "Model": "coordinate",
     "Shared": "coordinate",
@@ -44,6 +47,7 @@ _HOMES = {
     "TransferJob": "kinds.transfer.job",
     "VerticalJob": "kinds.vertical.job",
     "align": "coordinate",
+    "finetune": "coordinate",
     "horizontal": "coordinate",
     "measure": "coordinate",
     "publish_report": "coordinate",
@@ -55,6 +59,7 @@ _HOMES = {
     "vertical": "coordinate",
 }
 __all__ = [
+    "FinetuneJob",
     "HorizontalJob",
     "Model",
     "Shared",
@@ -62,6 +67,7 @@ __all__ = [
     "TransferJob",
     "VerticalJob",
     "align",
+    "finetune",
     "horizontal",
     "measure",
     "publish_report",

@@ -117,7 +117,7 @@ def run(
 
 
 @app.command
-def check(job: Path, *, homes: Homes = Path("homes"), json: Json = False) -> None:
+def check(job: Path, *, homes: Homes = Path("homes"), runs: Runs = Path("runs"), json: Json = False) -> None:
     """Say what a job would do: what would leave, who would learn what. Nothing leaves.
 
     Example: isthmus check examples/vertical.yaml --homes demo
@@ -129,8 +129,9 @@ def check(job: Path, *, homes: Homes = Path("homes"), json: Json = False) -> Non
     """
     from .check import check_job
     from .jobs import load_job
+    from .kinds.finetune.start import with_start
 
-    terminal.show_check(check_job(load_job(job), homes), homes, json=json)
+    terminal.show_check(check_job(with_start(load_job(job), runs), homes), homes, json=json)
 
 
 @app.command

@@ -25,6 +25,8 @@ from ..parties.events import Fingerprint, Finished, Phase, Progress, PublicEvent
 from .jobs import Job
 from .journal import Journal, Listener
 from .kinds.aligned import ALIGN_PHASES
+from .kinds.finetune.job import FinetuneJob
+from .kinds.finetune.start import with_start
 from .kinds.horizontal.job import HorizontalJob
 from .kinds.statistics.job import StatisticsJob
 from .kinds.transfer.job import TransferJob
@@ -108,6 +110,20 @@ async def train_transfer(job: TransferJob, shared: Shared) -> Model:
     return await _attempt(job, job.phases, alignment=shared.digest)
 
 
+@flow(name="finetune", flow_run_name="{job.name}", persist_result=False)
+@sealed
+async def finetune(job: FinetuneJob, fresh: bool = False) -> Model:
+    """Tune a model that was trained elsewhere on one party's rows, and report; nothing leaves the party.
+
+    Args:
+        job: The job; where it names no digest, the model is that of the newest run of the job which it names.
+        fresh: Start over even if an earlier attempt at this job can be resumed.
+    """
+    model = await _attempt(with_start(job, runs_folder()), job.phases, fresh=fresh)
+    await publish_report(job, model)
+    return model
+
+
 @flow(name="horizontal", flow_run_name="{job.name}", persist_result=False)
 @sealed
 async def horizontal(job: HorizontalJob, fresh: bool = False) -> Model:
@@ -152,7 +168,8 @@ async def measure(job: StatisticsJob) -> Model:
 
 def flow_of(kind: str) -> Any:
     """The flow that runs a kind of job from its beginning to its report."""
-    return {"vertical": vertical, "horizontal": horizontal, "statistics": statistics, "transfer": transfer}[kind]
+    flows = (vertical, horizontal, statistics, transfer, finetune)
+    return next(one for one in flows if one.name == kind)
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)

@@ -32,6 +32,7 @@ central  527      81.6          29.8 %
     hospitals/
       hospitals.yaml            the training job, the same text as examples/hospitals.yaml
       statistics.yaml           the statistics job, the same text as examples/statistics.yaml
+      finetune.yaml             one hospital goes on from the common model, the same text as examples/finetune.yaml
       north/        party.yaml      north.duckdb        table patients
       south/  east/  west/  central/                    likewise
       coordinator/  party.yaml
@@ -51,7 +52,7 @@ from .homemaking import claim, make_data, refuse_strangers, write_unless_edited
 HOSPITALS = ("north", "south", "east", "west", "central")
 COORDINATOR = "coordinator"
 MEMBERS = (*HOSPITALS, COORDINATOR)
-HOSPITALS_FILE, STATISTICS_FILE = "hospitals.yaml", "statistics.yaml"
+HOSPITALS_FILE, STATISTICS_FILE, FINETUNE_FILE = "hospitals.yaml", "statistics.yaml", "finetune.yaml"
 PATIENTS = 5_000
 MIN_PATIENTS = 250  # with fewer, a hospital would be left with a handful
 _DATA_VERSION = 1  # raise it when the table changes, so that existing homes get new ones
@@ -140,7 +141,24 @@ curves:                                     # survival (Kaplan-Meier), by day
 at_least: 10                                # a count of fewer patients is never told, nor what would give it away
 """
 
-JOBS = {HOSPITALS_FILE: HOSPITALS_JOB, STATISTICS_FILE: STATISTICS_JOB}
+FINETUNE_JOB = """\
+# The common model of five hospitals suits one of them less than its own: can it be tuned there? Nothing leaves it.
+kind: finetune
+name: east-finetune
+purpose: mortality risk at admission        # the party's policy must allow it word for word
+
+party: {name: east, dataset: admissions}
+columns: [age, sex, dzclass, dzgroup, ca, num_co, diabetes, dementia, scoma, meanbp, hrt, resp, temp, pafi, wblc, alb,
+          bili, crea, bun, glucose, sod, ph, urine]       # those of the model
+
+label: {column: hospdead}
+model: {kind: network, hidden: [32, 16], dropout: 0.2}    # that of the model
+start: {job: five-hospitals}                # its newest finished run; or {digest: ...}, of a file in east's home
+tuning: {trunk: tuned, head: ["output.*"], epochs: 60, batch_size: 32, learning_rate: 0.001, patience: 6, seed: 7}
+split: {validation_share: 0.2, test_share: 0.2}           # of a model that east took part in, its split holds
+"""
+
+JOBS = {HOSPITALS_FILE: HOSPITALS_JOB, STATISTICS_FILE: STATISTICS_JOB, FINETUNE_FILE: FINETUNE_JOB}
 
 _HOSPITAL = Template("""\
 # The rules of hospital $name, written by its own engineer. (Made by `isthmus demo hospitals`, which leaves it alone
@@ -158,7 +176,7 @@ datasets:
        wblc: 1000/uL, alb: g/dL, bili: mg/dL, crea: mg/dL, bun: mg/dL, glucose: mg/dL, sod: mmol/L, urine: mL/day}
 
 policy:                             # what is not allowed here is refused
-  kinds: [horizontal, statistics]
+  kinds: [horizontal, statistics, finetune]
   purposes: [mortality risk at admission, overview of admissions]
   peers: [$peers]
   release:
@@ -168,6 +186,7 @@ policy:                             # what is not allowed here is refused
       labels: [hospdead, d_time, death]
       cohort: 10                    # no number about fewer patients
   max_rounds: 100
+  max_epochs: 100                   # of tuning a model further, which sends nothing
   plain_updates: deny               # the coordinator sees sums over the hospitals, never this hospital's own
   models: []                        # model classes of one's own that may run here, by dotted path
   publish: [counts, metrics, curves]      # what the Prefect server and the report may be told
@@ -229,7 +248,7 @@ ORDER BY id;
 
 
 def make_hospitals(folder: Path, *, patients: int | None = None, seed: int = 1) -> None:
-    """Make the homes of the five hospitals and the coordinator, with keys that know each other, and both job files.
+    """Make the homes of the five hospitals and the coordinator, with keys that know each other, and the job files.
 
     The first `patients` of all 5,000 (the default) are there, a random part with the same hospitals; `seed` numbers
     them in each hospital, and is what the hospitals draw dropout from. State, runs and models of an earlier making

@@ -88,7 +88,7 @@ def _print_check(check: Check) -> None:
     for asked in check.asked:
         for column, what in asked.differences:
             console.print(f"  {difference_text(asked.party, column, what)}", soft_wrap=True)
-    for table in (leaving, learns):
+    for table in (leaving, learns) if check.leaving else (learns,):
         console.print()
         console.print(table)
     console.print()
