@@ -18,7 +18,7 @@ of a label only what S would predict for a stranger; the other shared patients' 
 Of S's other patients T learns what they have taught the model, and how long S trains.
 
 S learns nothing of T's columns or labels: only which patients are shared, which the alignment told, and at the end
-whether T wants to go on. That answer says whether the job's number of patients with an outcome at T is reached.
+whether T wants to go on, from which it can tell whether T knows the outcome of as many as the job asks for.
 
 One embedding is given per job. A second job with another seed, width or column list tells more about the same
 patients; no count of jobs is kept here.

@@ -20,7 +20,7 @@ from isthmus.parties.errors import InputError
 from isthmus.parties.table import Column
 from isthmus.transfer import pretrain as module
 from isthmus.transfer.pretrain import Pretrained, PretrainPlan, PretrainReport, Turn, pretrain, pretrain_without
-from isthmus.transfer.trunk import SwapNoise
+from isthmus.transfer.trunk import SwapNoise, train_trunk
 from isthmus.vertical.models import Bottom
 
 ROWS, SHARED = 120, 23
@@ -240,23 +240,23 @@ def test_fewer_shared_rows_than_folds_take_a_model_each(learn):
 
 
 def test_a_score_tells_shared_and_new_rows_apart(learn):
-    columns, label = _table(900)
-    shared, new = np.arange(0, 200), np.arange(600, 900)
-    mine = [column for column in _taken(columns, np.arange(600)) if column.name != "code"]
-    learnt = learn(replace(PLAN, epochs=8), columns=mine, label=label[:600], shared=shared)
+    columns, label = _table(600)
+    shared, new = np.arange(0, 150), np.arange(300, 600)
+    mine = [column for column in _taken(columns, np.arange(300)) if column.name != "code"]
+    learnt = learn(replace(PLAN, epochs=6, folds=2), columns=mine, label=label[:300], shared=shared)
     assert auc(label[shared], learnt.given("score")[:, 0]) > 0.85
     assert auc(label[new], learnt.represent(_taken(columns, new), "score")[:, 0]) > 0.85
 
 
-def test_without_a_label_rows_are_rebuilt_from_their_embedding(learn):
-    columns, _ = _table(900)
+def test_without_a_label_rows_are_rebuilt_from_their_embedding():
+    columns, _ = _table(400)
     mine = [column for column in columns if column.name != "code"]
-    plan = replace(WITHOUT_LABEL, epochs=20, hidden=(16, 8), swap_noise=0.2)
-    network = learn(plan, columns=mine, shared=np.arange(100)).models[0].network
-    rows = network.encoder.transform(mine, 900)
+    plan = replace(WITHOUT_LABEL, epochs=12, hidden=(16, 8), swap_noise=0.2, dropout=0.0, learning_rate=0.02)
+    network = train_trunk(mine, None, np.arange(300), plan, private_seed=11, on_epoch=lambda epoch: None)
+    rows = network.encoder.transform(mine, 400)[torch.arange(300, 400)]
     with torch.no_grad():
         rebuilt = network.head(network.bottom(rows))
-    assert ((rebuilt - rows.dense) ** 2).mean() < 0.35 * rows.dense.var(dim=0, correction=0).mean()
+    assert ((rebuilt - rows.dense) ** 2).mean() < 0.3 * rows.dense.var(dim=0, correction=0).mean()
 
 
 def test_large_categories_alone_can_be_rebuilt(learn):
