@@ -30,8 +30,8 @@ from .targets import Task
 class SavedModel:
     """A model with what it takes to use it, and to hold out again what it was not trained on.
 
-    `parties` and `label` (the columns learnt from) say whose rows it has seen, `split` which of them it has not; `party`
-    is the one whose part this is, `round` the one that was kept. `arrays` are the module's tensors by name.
+    `parties` and `label` (the columns learnt from) say whose rows it has seen, `split` which of them it has not.
+    `party` is the one whose part this is, `round` the one that was kept. `arrays` are the module's tensors by name.
     """
 
     party: str

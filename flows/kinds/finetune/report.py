@@ -72,7 +72,7 @@ def markdown(summary: Summary) -> list[str]:
     header = headers(summary)
     found = ["| " + " | ".join(map(cell, header)) + " |", "| --- " * len(header) + "|"]
     found += ["| " + " | ".join(map(cell, cells)) + " |" for cells, _ in lines(summary)]
-    return [*found, "", cell(verdict(summary))] if summary["chosen"] is not None else found
+    return [*found, "", cell(f"The gate {verdict(summary)}.")] if summary["chosen"] is not None else found
 
 
 def plot(summary: Summary) -> tuple[str, str] | None:

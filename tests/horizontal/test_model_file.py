@@ -1,0 +1,127 @@
+"""A trained model's file: what is written is read again, and any other file is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from isthmus.horizontal.codes import CategoryCode, NumberCode
+from isthmus.horizontal.model_file import SavedModel, arrays_of
+from isthmus.horizontal.model_spec import ModelSpec
+from isthmus.horizontal.models import build
+from isthmus.horizontal.splits import SplitRule
+from isthmus.horizontal.tabular import TabularEncoder
+from isthmus.parties.checkpoint import read_tensors, write_tensors
+
+SPEC = ModelSpec("network", (4, 3), 0.1)
+ENCODER = TabularEncoder(
+    [NumberCode("age", 60.0, 10.0, False), NumberCode("crea", 1.0, 0.5, True)],
+    [CategoryCode("sex", ("female", "male")), CategoryCode("ward", tuple(f"w{n}" for n in range(20)))],
+)
+MODULE = build(SPEC, ENCODER, 5, "binary", party="north")
+SAVED = SavedModel(
+    party="north",
+    parties=("north", "south"),
+    round=7,
+    task="binary",
+    spec=SPEC,
+    encoder=ENCODER,
+    label=("died",),
+    split=SplitRule(0.2, 0.25, 11, None),
+    arrays=arrays_of(MODULE),
+)
+
+
+def _written(folder: Path) -> Path:
+    path = folder / "models" / "part.safetensors"
+    SAVED.save(path, party="north")
+    return path
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    found = SavedModel.load(_written(tmp_path))
+    assert replace(found, arrays={}, encoder=ENCODER) == replace(SAVED, arrays={})
+    assert found.encoder.to_dict() == ENCODER.to_dict()
+    assert found.columns == ("age", "crea", "sex", "ward")
+    assert {name: array.tolist() for name, array in found.arrays.items()} == {
+        name: array.tolist() for name, array in SAVED.arrays.items()
+    }
+
+
+def test_a_module_that_is_given_the_tensors_is_the_one_that_was_saved(tmp_path: Path) -> None:
+    other = build(SPEC, ENCODER, 6, "binary", party="south")
+    SavedModel.load(_written(tmp_path)).write_into(other)
+    assert all(torch.equal(mine, other.state_dict()[name]) for name, mine in MODULE.state_dict().items())
+
+
+@pytest.mark.parametrize("spec", [ModelSpec("network", (4, 4)), ModelSpec("network", (4,)), ModelSpec("linear")])
+def test_a_module_of_other_shapes_does_not_take_them(spec: ModelSpec) -> None:
+    with pytest.raises(ValueError, match="not those of the module"):
+        SAVED.write_into(build(spec, ENCODER, 5, "binary", party="north"))
+
+
+def test_another_type_of_number_is_not_taken() -> None:
+    wide = replace(SAVED, arrays={name: array.astype(np.float64) for name, array in SAVED.arrays.items()})
+    with pytest.raises(ValueError, match="not those of the module"):
+        wide.write_into(build(SPEC, ENCODER, 5, "binary", party="north"))
+
+
+def _without(field: str) -> Any:
+    return lambda meta: meta.pop(field)
+
+
+def _with(**values: Any) -> Any:
+    return lambda meta: meta.update(values)
+
+
+def _number(**values: Any) -> Any:
+    return lambda meta: meta["encoder"]["numbers"][0].update(values)
+
+
+BROKEN = {
+    **{f"no {field}": _without(field) for field in ("party", "parties", "task", "model", "encoder", "label", "split")},
+    "a task that there is not": _with(task="telepathy"),
+    "a model that there is not": _with(model={"kind": "oracle", "hidden": []}),
+    "a width in words": _with(model={"kind": "network", "hidden": ["many"]}),
+    "no mean": _number(mean=float("nan")),
+    "a mean in words": _number(mean="sixty"),
+    "no scale": _number(scale=0.0),
+    "a column twice": _number(name="crea"),
+    "a column that is a number": _number(name=3),
+    "a label that is a number": _with(label=[3]),
+    "a share in words": _with(split={"validation_share": "a fifth", "test_share": 0.2, "seed": 1}),
+    "a share of more than all": _with(split={"validation_share": 0.2, "test_share": 2.0, "seed": 1}),
+    "a split by more": _with(split={"validation_share": 0.2, "test_share": 0.2, "seed": 1, "by": "me"}),
+    "a list": _with(encoder=[]),
+}
+
+
+@pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
+def test_a_file_that_says_what_cannot_be_is_refused(tmp_path: Path, change: Any) -> None:
+    path = _written(tmp_path)
+    arrays, meta = read_tensors(path)
+    change(meta)
+    write_tensors(path, arrays, meta, party="north")
+    with pytest.raises(ValueError, match="this file"):
+        SavedModel.load(path)
+
+
+def test_a_weight_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    arrays = {name: np.array(array) for name, array in SAVED.arrays.items()}
+    arrays["output.bias"][0] = np.inf
+    replace(SAVED, arrays=arrays).save(tmp_path / "x.safetensors", party="north")
+    with pytest.raises(ValueError, match="what cannot be"):
+        SavedModel.load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no safetensors", b"\x00" * 64], ids=["empty", "zip", "zeros"])
+def test_any_other_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="no model of a training"):
+        SavedModel.load(path)
