@@ -5,14 +5,19 @@
     agree   policy judges the terms; own data are looked at; the members compare the job, field by field
     ...     the phases of the kind
     close   channels and ledger are closed; the run is finished
+
+A member that has finished a run keeps its last checkpoints until its next run: another one may have been stopped just
+before it could finish, and then all go on once more.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from numpy.typing import NDArray
@@ -44,7 +49,7 @@ class Phases(Generic[J]):
         self.me = home.name
         self.digest = job.digest()
         self.state = State(home)
-        self.checkpoints = Checkpoints(home.run_folder(run) / "checkpoints", party=home.name)
+        self.checkpoints = Checkpoints(self._checkpoints_of(run), party=home.name)
         self.grant = Grant()
         self.run: Run | None = None
         self.done = False  # whether the kind's last phase has ended well: the vault sees to it
@@ -70,9 +75,15 @@ class Phases(Generic[J]):
         self.tell(Fingerprint(name="job", value=self.digest))
 
     def _begin(self) -> Run:
+        for run in self.state.finished_runs():
+            if run != self._run_name:
+                shutil.rmtree(self._checkpoints_of(run), ignore_errors=True)
         return self.state.begin_attempt(
             self._run_name, self.digest, fixed_seed=self.home.config.seed, fresh=self._fresh
         )
+
+    def _checkpoints_of(self, run: str) -> Path:
+        return self.home.run_folder(run) / "checkpoints"
 
     @abstractmethod
     def look_at_own(self) -> None:
@@ -93,12 +104,7 @@ class Phases(Generic[J]):
                 self.tell(Traffic(peer=peer, topic=topic, sent=channel.sent[topic], received=channel.received[topic]))
         self.tell(Fingerprint(name="ledger", value=Ledger(self.home).verify().head))
         if self.done:
-            self.finish()
-
-    def finish(self) -> None:
-        """The run has ended well: note it, and forget what another attempt would have gone on from."""
-        self.state.finish(self._run_name)
-        self.checkpoints.clear()
+            self.state.finish(self._run_name)
 
     def _compare(self, channel: Channel) -> Mapping[str, Any]:
         """Stop at the first field of the job that differs; return all that the peer said."""

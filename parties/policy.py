@@ -49,7 +49,9 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kinds: tuple[Literal["vertical", "horizontal", "statistics", "transfer", "finetune"], ...] = Field(default=(), description="Kinds of job.")
+    kinds: tuple[Literal["vertical", "horizontal", "statistics", "transfer", "finetune"], ...] = Field(
+        default=(), description="Kinds of job."
+    )
     purposes: tuple[str, ...] = Field(default=(), description="Purposes, word for word.")
     peers: tuple[str, ...] = Field(default=(), description="Parties it works with.")
     release: dict[str, Release] = Field(default_factory=dict, description="By dataset.")

@@ -89,21 +89,19 @@ class State:
             finally:
                 connection.close()  # an open transaction is rolled back
 
-    def begin_attempt(
-        self, run: str, job_digest: str, *, fixed_seed: int | None, fresh: bool, even_finished: bool = False
-    ) -> Run:
+    def begin_attempt(self, run: str, job_digest: str, *, fixed_seed: int | None, fresh: bool) -> Run:
         """Note a new attempt at a run, before anything leaves.
 
         The attempt's number only rises. `private_seed` stays the same for all attempts, so that a resumed run draws
-        what an uninterrupted one would have drawn; `fresh` forgets it and the alignment. So does a run that is
-        finished here, unless `even_finished`: others may have been stopped before they could finish it, and go on.
+        what an uninterrupted one would have drawn; `fresh` forgets it and the alignment. A run that is finished here
+        goes on like any other: others may have been stopped before they could finish it.
         """
         with self.transaction() as connection:
             known = connection.execute(
                 "SELECT job_digest, attempt, status, private_seed, data_digest FROM runs WHERE run = ?", [run]
             ).fetchone()
             finished = known is not None and known[2] == "finished"
-            goes_on = known is not None and known[0] == job_digest and not fresh and (even_finished or not finished)
+            goes_on = known is not None and known[0] == job_digest and not fresh
             attempt = known[1] + 1 if known else 1
             if known and goes_on:
                 seed, data_digest = int(known[3]), known[4]

@@ -8,8 +8,7 @@
            RESUME  C→k        how many parties' data differ (then all stop), the highest floor, whether to start over,
                               the number of this attempt: the highest of all members'
 
-A member that has finished a run keeps its last checkpoints until its next run: another one may have been stopped just
-before it could finish, and then all go on once more. Only where a run is finished everywhere does it start over.
+Where a run is finished everywhere it starts over; where one member was stopped just before that, all go on once more.
 """
 
 from __future__ import annotations
@@ -27,14 +26,12 @@ from ...horizontal.secagg_memory import SumMemory
 from ...horizontal.secagg_party import SecureGiving
 from ...horizontal.summing import Gathering, Giving, PlainGathering, PlainGiving
 from ...parties import events
-from ...parties.checkpoint import Checkpoints
 from ...parties.errors import InputError
 from ...parties.events import Count, Phase, Progress
 from ...parties.home import PartyHome
 from ...parties.identity import Identity, key_of
 from ...parties.network.channel import Channel
 from ...parties.network.message import Step, Topic
-from ...parties.state import Run
 from ...parties.store import Store
 from ...parties.table import Column
 from ..phases import Phases
@@ -86,18 +83,6 @@ class StarPhases(Phases[J]):
 
     floor = 1
     attempt = 0  # all members' own, once they have agreed: sums are named by it
-
-    def _begin(self) -> Run:
-        for run in self.state.finished_runs():
-            if run != self._run_name:
-                Checkpoints(self.home.run_folder(run) / "checkpoints", party=self.me).clear()
-        return self.state.begin_attempt(
-            self._run_name, self.digest, fixed_seed=self.home.config.seed, fresh=self._fresh, even_finished=True
-        )
-
-    def finish(self) -> None:
-        """Note it."""
-        self.state.finish(self._run_name)
 
     @property
     def finished(self) -> bool:

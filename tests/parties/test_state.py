@@ -57,14 +57,12 @@ def test_a_run_that_is_not_known_has_no_private_seed(home: PartyHome) -> None:
     assert State(home).private_seed(RUN) is None
 
 
-@pytest.mark.parametrize("why", ["fresh", "finished", "another job"])
+@pytest.mark.parametrize("why", ["fresh", "another job"])
 def test_a_run_that_does_not_go_on_draws_a_new_seed_and_forgets_the_alignment(home: PartyHome, why: str) -> None:
     state = State(home)
     first = _begin(state)
     state.save_alignment(RUN, ALIGNMENT)
     state.note_data(RUN, sql_digest="q", data_digest="r")
-    if why == "finished":
-        state.finish(RUN)
     again = _begin(state, fresh=why == "fresh", job="b" * 64 if why == "another job" else JOB)
     assert again.private_seed != first.private_seed
     assert again.data_digest is None

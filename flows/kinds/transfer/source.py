@@ -35,7 +35,7 @@ class SourceLearning:
         torch.set_num_threads(1)  # several vaults share a machine; and one thread adds up in one order
         assert phases.run is not None
         self._phases, self._job, self._run = phases, phases.job, phases.run
-        self._folder = phases.home.run_folder(phases.run.run) / "pretraining"
+        self._folder = phases.home.run_folder(phases.run.run) / "checkpoints" / "pretraining"
 
     def prepare(self) -> None:
         """Train a model a fold, while the target is told that we are still here.

@@ -84,6 +84,7 @@ class TargetLearning:
         """Decide what to keep, judge it, distil, save."""
         phases, patients = self._phases, self._patients
         folder = phases.home.model_folder(self._run.run)
+        student: Student | None
         if self._job.target.label is None:
             student = distill_score(patients, self._plan, seed=self._job.seed, party=phases.me)
             self._save(student.model, PART_FILE, "distilled")
@@ -109,7 +110,8 @@ class TargetLearning:
         patients, tell = self._patients, self._phases.tell
         scored = self._scored_together()  # while the source is still there
         gate = judge(patients, self._plan, seed=self._job.seed, party=self._phases.me)
-        chosen, told = gate.validated.chosen, self._may_be_told
+        chosen: str = gate.validated.chosen
+        told = self._may_be_told
         if scored is not None:
             chosen, held_out = self._choose_split(gate.validated, *scored)
         if not told:
@@ -122,8 +124,8 @@ class TargetLearning:
         for name in CANDIDATES:
             self._tell_model(gate.validated, name, "validation", name)
         if scored is not None:
-            for name in (*CANDIDATES, "split"):
-                self._tell_model(held_out, name, "test", name)
+            for compared in held_out.predictions:
+                self._tell_model(held_out, compared, "test", compared)
             self._tell_model(held_out, chosen, "test", "chosen")
             self._tell_curve(held_out, chosen)
         else:
