@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -52,9 +50,7 @@ def kill_all(world: Any, flow: subprocess.Popen[str]) -> None:
 
 def finished_twin(world: Any, folder: Path) -> Any:
     """A copy of a world whose job has run without being stopped."""
-    twin = copy.copy(world)
-    twin.folder, twin.homes, twin.runs = folder, folder / "homes", folder / "runs"
-    shutil.copytree(world.homes, twin.homes)
+    twin = world.copy_to(folder)
     process = start(twin)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output

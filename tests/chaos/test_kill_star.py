@@ -85,7 +85,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(
 
 @pytest.mark.timeout(300)
 def test_above_the_quorum_a_training_goes_on_without_a_party_that_was_killed(tmp_path: Path, chaos: Any) -> None:
-    star = chaos.star(tmp_path, ("north", "south", "east", "west", "central"))
+    star = chaos.star(tmp_path, parties=("north", "south", "east", "west", "central"))
     star.job["rounds"] |= {"count": ROUNDS, "local_epochs": 2, "batch_size": 4, "quorum": 4, "deadline_s": 60}
     star.job["alone"] = False
     flow = chaos.start(star)

@@ -20,7 +20,7 @@ def test_a_coordinator_cannot_leave_a_party_out_of_a_sum(
     make_star: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four of five suffice for the threshold; but the job names no quorum, so what is asked of four is refused."""
-    star = make_star(tmp_path, ("north", "south", "east", "west", "mid"))
+    star = make_star(tmp_path, parties=("north", "south", "east", "west", "mid"))
     refused: list[IsthmusError] = []
     offer = SecureGiving.offer
 

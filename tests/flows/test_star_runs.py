@@ -75,7 +75,7 @@ def test_linear_models_learn_numbers_and_survival(star: Any, model: str) -> None
 
 @pytest.mark.parametrize("phase", [Phase.PREPARE, Phase.TRAIN, Phase.EVALUATE])
 def test_a_party_that_breaks_down_is_left_out_above_the_quorum(make_star: Any, tmp_path: Any, phase: Phase) -> None:
-    star = make_star(tmp_path, FIVE)
+    star = make_star(tmp_path, parties=FIVE)
     star.job["alone"] = False
     star.job["rounds"] |= {"count": 2, "quorum": 4}
     journal = star.run_inside(leaves={"south": phase})
@@ -116,7 +116,7 @@ def test_the_same_job_can_run_again(make_star: Any, tmp_path: Any, kind: str) ->
 
 
 def test_statistics_are_not_given_again_without_one_party(make_star: Any, tmp_path: Any) -> None:
-    star = make_star(tmp_path, FIVE[:4], kind="statistics")
+    star = make_star(tmp_path, parties=FIVE[:4], kind="statistics")
     star.run_inside("star-job-1")
     star.job["parties"] = [party for party in star.job["parties"] if party["name"] != "west"]
     with pytest.raises(PolicyRefusal) as caught:
@@ -125,7 +125,7 @@ def test_statistics_are_not_given_again_without_one_party(make_star: Any, tmp_pa
 
 
 def test_statistics_of_other_rows_are_other_statistics(make_star: Any, tmp_path: Any) -> None:
-    star = make_star(tmp_path, FIVE[:4], kind="statistics")
+    star = make_star(tmp_path, parties=FIVE[:4], kind="statistics")
     star.run_inside("star-job-1")
     star.job["parties"] = [party for party in star.job["parties"] if party["name"] != "west"]
     for name in star.parties:

@@ -11,39 +11,29 @@ import numpy as np
 import pytest
 
 from isthmus.parties.network.channel import Channel, CountingLog
-from isthmus.parties.network.local import MemoryCarrier, memory_pair
-from isthmus.parties.network.message import Buffer, Message, decode
+from isthmus.parties.network.message import Message
 from isthmus.parties.table import Identifier
 
+from ..recording import recording_pair
+
 TIMEOUT_S = 20.0
-
-
-class RecordingCarrier:
-    """A carrier that keeps every message that was sent through it."""
-
-    def __init__(self, inner: MemoryCarrier) -> None:
-        self._inner = inner
-        self.sent: list[Message] = []
-
-    def send(self, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]) -> None:
-        self.sent.append(decode(bytearray().join(buffers)))
-        self._inner.send(buffers, timeout_s, on_blocked)
-
-    def receive(self, timeout_s: float) -> bytearray:
-        return self._inner.receive(timeout_s)
-
-    def close(self) -> None:
-        self._inner.close()
 
 
 class Link:
     """Both ends of the way between two parties, and what each sent."""
 
     def __init__(self, left: str, right: str, timeout_s: float) -> None:
-        first, second = (RecordingCarrier(carrier) for carrier in memory_pair())
-        self.left = Channel(first, me=left, peer=right, log=CountingLog(), timeout_s=timeout_s)
-        self.right = Channel(second, me=right, peer=left, log=CountingLog(), timeout_s=timeout_s)
-        self.left_sent, self.right_sent = first.sent, second.sent
+        self._first, self._second = recording_pair()
+        self.left = Channel(self._first, me=left, peer=right, log=CountingLog(), timeout_s=timeout_s)
+        self.right = Channel(self._second, me=right, peer=left, log=CountingLog(), timeout_s=timeout_s)
+
+    @property
+    def left_sent(self) -> list[Message]:
+        return self._first.messages()
+
+    @property
+    def right_sent(self) -> list[Message]:
+        return self._second.messages()
 
     def close(self) -> None:
         self.left.close()

@@ -14,8 +14,6 @@ import torch
 
 from isthmus.parties.checkpoint import Checkpoints
 from isthmus.parties.network.channel import Channel, CountingLog
-from isthmus.parties.network.local import MemoryCarrier, memory_pair
-from isthmus.parties.network.message import Buffer
 from isthmus.parties.table import Column
 from isthmus.vertical import (
     ActivePart,
@@ -32,26 +30,11 @@ from isthmus.vertical import (
 from isthmus.vertical.models import Trunk
 from isthmus.vertical.training import OnEpoch
 
+from ..recording import recording_pair
+
 JOB, ALIGNMENT = "1" * 64, "2" * 64
 TIMEOUT_S = 20.0
 SEEDS = {"insurer": 11, "lab": 12, "clinic": 13}
-
-
-class RecordingCarrier:
-    """A carrier that keeps the bytes of every frame that was sent through it."""
-
-    def __init__(self, inner: MemoryCarrier) -> None:
-        self._inner, self.frames = inner, list[bytes]()
-
-    def send(self, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]) -> None:
-        self.frames.append(b"".join(bytes(buffer) for buffer in buffers))
-        self._inner.send(buffers, timeout_s, on_blocked)
-
-    def receive(self, timeout_s: float) -> bytearray:
-        return self._inner.receive(timeout_s)
-
-    def close(self) -> None:
-        self._inner.close()
 
 
 @dataclass(frozen=True)
@@ -137,7 +120,7 @@ def _run_split(
     trunks: Mapping[str, Trunk] | None = None,
 ) -> Outcome:
     """Train and score all rows, a thread a party. A party that fails closes its channels, as a vault does."""
-    ends = {party: tuple(RecordingCarrier(end) for end in memory_pair()) for party in case.passive}
+    ends = {party: recording_pair() for party in case.passive}
     channels: dict[str, dict[str, Channel]] = {"insurer": {}}
     for party, (ours, theirs) in ends.items():
         log, limit = CountingLog(), {"timeout_s": TIMEOUT_S}

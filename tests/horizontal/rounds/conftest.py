@@ -31,32 +31,13 @@ from isthmus.parties.checkpoint import Checkpoints
 from isthmus.parties.home import PartyHome
 from isthmus.parties.identity import Identity
 from isthmus.parties.network.channel import Channel, CountingLog
-from isthmus.parties.network.local import MemoryCarrier, memory_pair
-from isthmus.parties.network.message import Buffer, Message, Step, Topic, decode
+from isthmus.parties.network.message import Step, Topic
 from isthmus.parties.state import State
+
+from ...recording import RecordingCarrier, recording_pair
 
 JOB, COORDINATOR, TIMEOUT_S = "1" * 64, "coordinator", 20.0
 Values = np.ndarray[Any, np.dtype[np.float32]]
-
-
-class RecordingCarrier:
-    """A carrier that keeps what was sent through it, and how many frames, and can break after so many of them."""
-
-    def __init__(self, inner: MemoryCarrier) -> None:
-        self._inner, self.frames = inner, list[bytes]()
-
-    def send(self, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]) -> None:
-        self.frames.append(b"".join(bytes(buffer) for buffer in buffers))
-        self._inner.send(buffers, timeout_s, on_blocked)
-
-    def receive(self, timeout_s: float) -> bytearray:
-        return self._inner.receive(timeout_s)
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def messages(self) -> list[Message]:
-        return [decode(bytearray(frame)) for frame in self.frames]
 
 
 class Killed(Exception):
@@ -196,7 +177,7 @@ class World:
         ours: dict[str, WatchedChannel] = {}
         theirs: dict[str, WatchedChannel] = {}
         for name in self.parties:
-            left, right = (RecordingCarrier(end) for end in memory_pair())
+            left, right = recording_pair()
             self.carriers[name] = left, right
             options: dict[str, Any] = {"log": CountingLog(), "timeout_s": timeout_s}
             ours[name] = WatchedChannel(left, me=COORDINATOR, peer=name, **options)

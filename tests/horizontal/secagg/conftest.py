@@ -22,9 +22,10 @@ from isthmus.horizontal.summing import Gathered, Sum
 from isthmus.parties.home import PartyHome
 from isthmus.parties.identity import Identity
 from isthmus.parties.network.channel import Channel, CountingLog
-from isthmus.parties.network.local import MemoryCarrier, memory_pair
-from isthmus.parties.network.message import Buffer, Message, Step, Topic, decode
+from isthmus.parties.network.message import Message, Step, Topic
 from isthmus.parties.state import State
+
+from ...recording import RecordingCarrier, recording_pair
 
 COORDINATOR = "coordinator"
 NAMES = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "jetty")
@@ -35,23 +36,6 @@ TIMEOUT_S = 30.0
 
 class Stopped(Exception):
     """A party was killed."""
-
-
-class RecordingCarrier:
-    """A carrier that keeps the bytes of every frame that was sent through it."""
-
-    def __init__(self, inner: MemoryCarrier) -> None:
-        self._inner, self.frames = inner, list[bytes]()
-
-    def send(self, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]) -> None:
-        self.frames.append(b"".join(bytes(buffer) for buffer in buffers))
-        self._inner.send(buffers, timeout_s, on_blocked)
-
-    def receive(self, timeout_s: float) -> bytearray:
-        return self._inner.receive(timeout_s)
-
-    def close(self) -> None:
-        self._inner.close()
 
 
 class WatchedChannel(Channel):
@@ -97,7 +81,7 @@ class Session:
         self.gathering = SecureGathering(self.world.folder / COORDINATOR, party=COORDINATOR)
         self._threads = []
         for name in self.world.names:
-            left, right = (RecordingCarrier(end) for end in memory_pair())
+            left, right = recording_pair()
             self.carriers[name] = right
             self.channels[name] = WatchedChannel(
                 left, me=COORDINATOR, peer=name, log=CountingLog(), timeout_s=TIMEOUT_S
@@ -165,7 +149,7 @@ class Session:
 
     def received(self, name: str, step: Step) -> list[Message]:
         """What the coordinator was sent by a party."""
-        messages = [decode(bytearray(frame)) for frame in self.carriers[name].frames]
+        messages = self.carriers[name].messages()
         return [message for message in messages if message.step is step]
 
 
