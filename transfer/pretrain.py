@@ -6,12 +6,13 @@ itself. So the shared rows fall into folds, by the job's seed and the alignment'
 on all rows of the source but that fold. A shared row is told of by the model that has not seen it, neither its label
 nor its columns; a new row by the mean of all models.
 
-The models begin from the same initial weights, wherever their columns are encoded alike. Still, hidden unit 3 of one
-training need not be hidden unit 3 of another, and a target that is given both in one column learns from a mixture. So
-every model's embedding is turned by the rotation that brings it nearest to what the same network said of its training
-rows before the training (orthogonal Procrustes). Turning all to the first trained model would do as well but for one
+The models begin from the same initial weights. Still, hidden unit 3 of one training need not be hidden unit 3 of
+another, the less so the longer they last, and a target that is given both in one column learns from a mixture. So every
+model's embedding is turned by the rotation that brings it nearest to what the same network said of its training rows
+before the training (orthogonal Procrustes). Turning all to the first trained model would do as well but for one
 thing: that one has seen the other folds, and through it each row would have a say in its own representation after all.
-A rotation takes nothing away.
+A rotation takes nothing away. On SUPPORT2 the models disagree about new patients' embeddings by 1 to 3 % of the
+variance after it, by 2 to 4 % before (40 epochs: 3 to 8 % and 7 to 12 %), which no AUC of the target yet feels.
 
 **Papers**: Wolpert, "Stacked generalization", 1992; Schönemann, "A generalized solution of the orthogonal Procrustes
 problem", 1966.

@@ -15,7 +15,7 @@ noise (first place of Porto Seguro's Safe Driver Prediction, 2017).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -115,7 +115,7 @@ def train_trunk(
 
     Raises `InputError` ``train.diverged``.
     """
-    encoder = TabularEncoder.fit(columns, rows)
+    encoder = _encoder(columns, rows)
     network = Network(plan, encoder, private_seed)
     encoded = encoder.transform(columns, len(columns[0].values))
     outcome = None if label is None else torch.from_numpy(label)
@@ -133,6 +133,18 @@ def train_trunk(
         on_epoch(epoch)
     check_finite(np.concatenate([value.detach().numpy().ravel() for value in network.parameters()]), plan.epochs)
     return network
+
+
+def _encoder(columns: Sequence[Column], rows: NDArray[np.int64]) -> TabularEncoder:
+    """Means and scales of the training rows. Which levels there are and which columns have gaps is asked of all rows.
+
+    So all networks of a source have the same parameters, and one private seed gives all the same initial weights.
+    """
+    fitted, whole = (TabularEncoder.fit(columns, some) for some in (rows, np.arange(len(columns[0].values))))
+    numbers = [
+        replace(mine, indicator=known.indicator) for mine, known in zip(fitted.numbers, whole.numbers, strict=True)
+    ]
+    return TabularEncoder(numbers, whole.categories)
 
 
 class SwapNoise:

@@ -200,7 +200,7 @@ def test_a_model_learns_nothing_from_the_columns_of_its_own_fold(learn, plan: Pr
     row = 4
     place = POSITIONS[row]
     other = [replace(column, values=column.values.copy()) for column in COLUMNS]
-    for column, value in zip(other, [99.0, -99.0, "never seen", "never seen"], strict=True):
+    for column, value in zip(other, [99.0, -99.0, "c", "07"], strict=True):
         column.values[place] = value
     as_it_is, changed = learn(plan), learn(plan, columns=other)
     fold = as_it_is.folds[row]
@@ -211,6 +211,13 @@ def test_a_model_learns_nothing_from_the_columns_of_its_own_fold(learn, plan: Pr
     assert as_it_is.models[elsewhere].told(shared, "embedding").tobytes() != (
         changed.models[elsewhere].told(shared, "embedding").tobytes()
     )
+
+
+def test_a_level_that_one_fold_alone_has_leaves_the_models_alike(learn):
+    rare = np.where(np.arange(ROWS) == POSITIONS[4], "rare", "usual").astype(object)
+    gap = np.where(np.arange(ROWS) == POSITIONS[5], np.nan, COLUMNS[1].values)
+    learnt = learn(columns=[Column("rare", "category", rare), Column("gap", "number", gap)])
+    assert {model.network.bottom.input.width for model in learnt.models} == {5}
 
 
 def test_a_new_row_is_told_of_by_the_mean_of_all_models(learn):
