@@ -1,9 +1,9 @@
 """Do no harm: whether what a source gave is kept is decided by cross-validation on the shared patients.
 
 Candidates are the target alone (its own columns, all its labelled patients, shared or not: the honest baseline), the
-source alone (what it gave, and nothing else) and the transferred model (both). All predict the same patients, the
-shared ones with a known outcome, each by models that were fitted without that patient. The best is kept; a tie goes to
-the target alone.
+source alone (what it gave, and nothing else) and the transferred model (both, of the same patients as the target alone:
+of those that are not shared what was given is missing). All predict the same patients, the shared ones with a known
+outcome, each by models that were fitted without that patient. The best is kept; a tie goes to the target alone.
 
 What was chosen because it looked best looks better than it is (Cawley & Talbot 2010). So the gate itself is judged by
 nested cross-validation (Varma & Simon 2006): in each outer fold it chooses without the patients that its choice then
@@ -117,8 +117,9 @@ def fit(candidate: str, patients: Patients, plan: LinearPlan) -> LinearModel:
     known = patients.labelled
     if candidate == "target":
         return LinearModel.fit(known.own, None, known.label, plan)
-    both = known.take(np.arange(known.shared))
-    return LinearModel.fit(() if candidate == "source" else both.own, both.given, both.label, plan)
+    if candidate == "source":
+        return LinearModel.fit((), known.given, known.label[: known.shared], plan)
+    return LinearModel.fit(known.own, known.given, known.label, plan)
 
 
 def cross_validate(patients: Patients, candidates: Sequence[str], plan: LinearPlan, seed: int) -> dict[str, Floats]:

@@ -56,8 +56,11 @@ class LinearModel:
 
     @classmethod
     def fit(cls, own: Sequence[Column], given: Floats | None, label: Floats, plan: LinearPlan) -> LinearModel:
-        """Fit to `own` columns ``(rows,)`` and what was `given` ``(rows, width)``; either may be absent.
+        """Fit to `own` columns ``(rows,)`` and what was `given` ``(shared, width)``, of the first rows; either may be
+        absent.
 
+        Of rows that follow nothing was given: to the model they are average in it, as a missing number is. So a target's
+        further patients still teach it what its own columns mean.
         `label` ``(rows,)`` is 0 and 1, or probabilities. Raises `ValueError` where it says the same, 0 or 1, of all.
         """
         encoder = TabularEncoder.fit(own, np.arange(len(label)), embed=False)
@@ -65,7 +68,7 @@ class LinearModel:
         mean, scale = _standard(told)
         if told.shape[1] == 1:
             scale = scale / np.sqrt(plan.c_score / plan.c)
-        inputs = _inputs(encoder, mean, scale, own, told)
+        inputs = _inputs(encoder, mean, scale, own, told, len(label))
         positive, negative = label > 0, label < 1
         with _THREADS.limit(limits=1):  # the matrices are small: more threads wait for each other
             fitted = LogisticRegression(C=plan.c, tol=_TOLERANCE, max_iter=_MOST_STEPS).fit(
@@ -78,14 +81,11 @@ class LinearModel:
     def logits(self, own: Sequence[Column], given: Floats | None = None) -> Floats:
         """Log odds of patients, ``(rows,)``, by columns with the fitted names and what was given ``(rows, width)``.
 
-        What the model does not use is not looked at.
+        Without the latter they count as average in it. What the model does not use is not looked at.
         """
-        if len(self.mean):
-            assert given is not None
-            told = given
-        else:
-            told = np.zeros((len(own[0].values), 0))
-        found: Floats = _inputs(self.encoder, self.mean, self.scale, own, told) @ self.weights + self.bias
+        rows = len(own[0].values) if own else len(given if given is not None else ())
+        told = given if len(self.mean) and given is not None else np.zeros((rows, len(self.mean)))
+        found: Floats = _inputs(self.encoder, self.mean, self.scale, own, told, rows) @ self.weights + self.bias
         return found
 
     def probabilities(self, own: Sequence[Column], given: Floats | None = None) -> Floats:
@@ -110,6 +110,10 @@ def _standard(given: Floats) -> tuple[Floats, Floats]:
     return mean, np.where(spread > 1e-12 * np.maximum(1.0, np.abs(mean)), spread, 1.0)  # a constant column stays 0
 
 
-def _inputs(encoder: TabularEncoder, mean: Floats, scale: Floats, own: Sequence[Column], given: Floats) -> Floats:
-    dense = encoder.transform(own, len(given)).dense.numpy()
-    return np.concatenate([dense, (given - mean) / scale], axis=1, dtype=np.float64)
+def _inputs(
+    encoder: TabularEncoder, mean: Floats, scale: Floats, own: Sequence[Column], given: Floats, rows: int
+) -> Floats:
+    """Encoded columns, then what was given, standardised, ``(rows, ...)``; 0 where nothing was given."""
+    told = np.zeros((rows, given.shape[1]))
+    told[: len(given)] = (given - mean) / scale
+    return np.concatenate([encoder.transform(own, rows).dense.numpy(), told], axis=1, dtype=np.float64)
