@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from .kept_open import make_state
 from .star_world import StarWorld
 from .transfer_world import TransferWorld
 from .vertical_world import VerticalWorld
@@ -23,6 +24,8 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., World]:
         key = (shape, *sorted(options.items()))
         if key not in made:
             made[key] = shape(tmp_path_factory.mktemp(shape.__name__), **options)
+            for home in made[key].homes.iterdir():
+                make_state(home)
         return made[key].copy_to(folder)
 
     return copy_of

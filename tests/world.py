@@ -28,6 +28,8 @@ from isthmus.flows.publisher import Publisher
 from isthmus.parties.events import Failed, Phase, parse
 from isthmus.parties.network.local import socket_pair
 
+from .kept_open import kept_open
+
 
 class World:
     """Homes with DuckDB files and party.yaml, and a job, all made to be broken. Its children make the homes."""
@@ -127,10 +129,11 @@ class World:
                 end.close()
 
         threads = [threading.Thread(target=serve, args=(member,), daemon=True) for member in job.members]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(timeout=100)
+        with kept_open(self.homes / member for member in job.members):
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(timeout=100)
         failures = {member: failed.error() for member, failed in journal.of(Failed)}
         if failures.keys() & job.essential:
             raise min((failures[member] for member in job.members if member in failures), key=says_less)

@@ -34,6 +34,7 @@ from isthmus.parties.network.channel import Channel, CountingLog
 from isthmus.parties.network.message import Step, Topic
 from isthmus.parties.state import State
 
+from ...kept_open import kept_open, make_state
 from ...recording import RecordingCarrier, recording_pair
 
 JOB, COORDINATOR, TIMEOUT_S = "1" * 64, "coordinator", 20.0
@@ -138,6 +139,7 @@ class World:
                 home = self.folder / "homes" / one
                 home.mkdir(parents=True, exist_ok=True)
                 (home / "party.yaml").write_text(yaml.safe_dump({"name": one}))
+                make_state(home)
                 self._homes[one] = PartyHome(home)
         keys = {one: Identity(home).public for one, home in self._homes.items()}
         home = self._homes[name]
@@ -232,11 +234,12 @@ class World:
         for name in self.parties:
             work = lambda name=name: party(name)  # noqa: E731
             sides.append(threading.Thread(target=side, args=(name, work, [theirs[name]]), daemon=True))
-        for thread in sides:
-            thread.start()
-        for thread in sides:
-            thread.join(60)
-            assert not thread.is_alive(), "a side hangs"
+        with kept_open(home.folder for home in self._homes.values()):
+            for thread in sides:
+                thread.start()
+            for thread in sides:
+                thread.join(60)
+                assert not thread.is_alive(), "a side hangs"
         for channel in (*ours.values(), *theirs.values()):
             channel.close()
         return self

@@ -25,6 +25,7 @@ from isthmus.parties.network.channel import Channel, CountingLog
 from isthmus.parties.network.message import Message, Step, Topic
 from isthmus.parties.state import State
 
+from ...kept_open import kept_open, make_state
 from ...recording import RecordingCarrier, recording_pair
 
 COORDINATOR = "coordinator"
@@ -193,9 +194,13 @@ def _homes(folder: Path, names: Sequence[str]) -> dict[str, PartyHome]:
 
 
 @pytest.fixture(scope="session")
-def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PartyHome]:
-    """Ten homes: making their state takes longer than a sum."""
-    return _homes(tmp_path_factory.mktemp("homes"), NAMES)
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, PartyHome]]:
+    """Ten homes: making their state takes longer than a sum, and so does opening it."""
+    made = _homes(tmp_path_factory.mktemp("homes"), NAMES)
+    for home in made.values():
+        make_state(home.folder)
+    with kept_open(home.folder for home in made.values()):
+        yield made
 
 
 @pytest.fixture
