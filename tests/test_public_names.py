@@ -56,6 +56,7 @@ PUBLIC = {
     "isthmus.flows.kinds.finetune": [],
     "isthmus.flows.kinds.horizontal": [],
     "isthmus.flows.kinds.statistics": [],
+    "isthmus.flows.kinds.transfer": [],
     "isthmus.flows.kinds.vertical": [],  # its rooms are asked for by name: see isthmus.flows.kinds
     "isthmus.flows": [
         "FinetuneJob",
@@ -63,6 +64,7 @@ PUBLIC = {
         "Model",
         "Shared",
         "StatisticsJob",
+        "TransferJob",
         "VerticalJob",
         "align",
         "finetune",
@@ -71,7 +73,9 @@ PUBLIC = {
         "publish_report",
         "statistics",
         "train_horizontal",
+        "train_transfer",
         "train_vertical",
+        "transfer",
         "vertical",
     ],
 }

@@ -38,6 +38,8 @@ GOOD: list[dict[str, Any]] = [
      "with_others": 1},
     {"event": "cells", "table": 0, "first": 0, "counts": [10, 11]},
     {"event": "steps", "curve": 0, "stratum": 1, "patients": 20, "steps": [[1.0, 20, 9, 0, 0.5, 0.25, 0.75]]},
+    {"event": "chosen", "of": "tuned"},
+    {"event": "held_out", "by": "start"},
     {"event": "curve", "name": "roc", "part": "test", "x": [0, 0.5, 1], "y": [0, 0.9, 1]},
     {"event": "traffic", "peer": "insurer", "topic": "train", "sent": 1, "received": 2},
     {"event": "fingerprint", "name": "model", "value": DIGEST},

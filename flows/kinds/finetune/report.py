@@ -113,7 +113,7 @@ def title(summary: Mapping[str, Any]) -> str:
 def headers(summary: Summary) -> list[str]:
     """Of the table."""
     interval = " (95 %)" if summary["task"] == "binary" else ""
-    over = ["over the start (95 %)"] if summary["task"] == "binary" else []
+    over = ["over the start"] if summary["task"] == "binary" else []
     return [f"{summary['party']}'s model", f"validation {title(summary)}", f"held out{interval}", *over]
 
 
@@ -122,7 +122,7 @@ def lines(summary: Summary) -> list[tuple[list[str], bool]]:
     found = []
     for of in CANDIDATES:
         validated, judged = main_of(summary, of, "validation"), main_of(summary, of, "test")
-        cells = [name_of(summary, of), _value(validated) or missing(summary), score_text(judged) or missing(summary)]
+        cells = [name_of(summary, of), _value(validated) or "–", score_text(judged) or missing(summary)]
         if summary["task"] == "binary":
             cells.append(gain_text(summary["models"][of]["test"].get("auc_gain")))
         found.append((cells, of == summary["chosen"]))
