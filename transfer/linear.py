@@ -59,8 +59,8 @@ class LinearModel:
         """Fit to `own` columns ``(rows,)`` and what was `given` ``(shared, width)``, of the first rows; either may be
         absent.
 
-        Of rows that follow nothing was given: to the model they are average in it, as a missing number is. So a target's
-        further patients still teach it what its own columns mean.
+        Of rows that follow nothing was given: to the model they are average in it, as a missing number is. So a
+        target's further patients still teach it what its own columns mean.
         `label` ``(rows,)`` is 0 and 1, or probabilities. Raises `ValueError` where it says the same, 0 or 1, of all.
         """
         encoder = TabularEncoder.fit(own, np.arange(len(label)), embed=False)
