@@ -4,177 +4,22 @@ from __future__ import annotations
 
 import itertools
 import json
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.optimize import linprog
 
-from isthmus.horizontal.counting import OwnRows
-from isthmus.horizontal.findings import NumberSummary, StatisticsResult
-from isthmus.horizontal.members import Members
-from isthmus.horizontal.request import CountTable, Curve, Grouping, StatisticsRequest
+from isthmus.horizontal.findings import StatisticsResult
+from isthmus.horizontal.request import StatisticsRequest
 from isthmus.horizontal.schema import ColumnSpec
-from isthmus.horizontal.secagg_coordinator import SecureGathering
-from isthmus.horizontal.secagg_memory import SumMemory
-from isthmus.horizontal.secagg_party import SecureGiving
-from isthmus.horizontal.statistics import collect, standardise, standards_request
-from isthmus.horizontal.statistics_party import StatisticsParty
-from isthmus.horizontal.summing import PlainGathering, PlainGiving
+from isthmus.horizontal.statistics import standards_request
 from isthmus.horizontal.tabular import TabularEncoder
 from isthmus.parties.errors import InputError, PeerFailure
-from isthmus.parties.home import PartyHome
-from isthmus.parties.identity import Identity
-from isthmus.parties.network.channel import Channel, CountingLog
-from isthmus.parties.network.local import memory_pair
-from isthmus.parties.network.message import Topic
-from isthmus.parties.state import State
-from isthmus.parties.table import Column
 
-JOB = "1" * 64
-REGIONS = ("coast", "hills", "valley")
-COLUMNS = (
-    ColumnSpec("age", "number"),
-    ColumnSpec("crea", "number"),
-    ColumnSpec("flag", "number"),
-    ColumnSpec("sex", "category", ("f", "m")),
-    ColumnSpec("region", "category", REGIONS),
-)
-REQUEST = StatisticsRequest(
-    COLUMNS,
-    tables=(
-        CountTable("age by region", (Grouping("age", (40.0, 65.0, 80.0)), Grouping("region"))),
-        CountTable("sex by region", (Grouping("sex"), Grouping("region"))),
-    ),
-    curves=(Curve("survival", "time", "death", until=200.0, by=("sex", "region")),),
-    floor=1,
-)
-
-
-@dataclass
-class Cohort:
-    """Pooled rows, and which party each belongs to."""
-
-    frame: pd.DataFrame
-    owner: np.ndarray[Any, Any]
-
-    def part(self, party: int) -> pd.DataFrame:
-        return self.frame[self.owner == party]
-
-
-def make_cohort(rows: int = 900, parties: int = 3, seed: int = 1, *, gaps: bool = True) -> Cohort:
-    """Columns of several kinds, differently distributed at each party."""
-    generator = np.random.default_rng(seed)
-    owner = generator.integers(0, parties, rows)
-    frame = pd.DataFrame(
-        {
-            "age": np.round(generator.normal(60 + 3 * owner, 12)),
-            "crea": np.exp(generator.normal(0.1 * owner, 0.7)),
-            "flag": (generator.random(rows) < 0.02).astype(float),
-            "sex": generator.choice(["f", "m"], rows),
-            "region": generator.choice([*REGIONS, "elsewhere"], rows, p=[0.5, 0.3, 0.17, 0.03]),
-            "time": np.ceil(generator.exponential(90, rows)).clip(1, 200),
-            "death": generator.integers(0, 2, rows).astype(float),
-        }
-    )
-    if gaps:
-        frame.loc[generator.random(rows) < 0.05, "crea"] = np.nan
-        frame.loc[generator.random(rows) < 0.02, "region"] = None
-        frame.loc[:1, "age"] = np.nan
-    return Cohort(frame, owner)
-
-
-def columns_of(frame: pd.DataFrame, specs: Sequence[ColumnSpec]) -> list[Column]:
-    found = []
-    for spec in specs:
-        values = frame[spec.name]
-        if spec.kind == "number":
-            found.append(Column(spec.name, "number", values.to_numpy(dtype=np.float64)))
-        else:
-            texts = np.array([None if pd.isna(value) else value for value in values], dtype=object)
-            found.append(Column(spec.name, "category", texts))
-    return found
-
-
-def rows_of(frame: pd.DataFrame, request: StatisticsRequest, party: str) -> OwnRows:
-    times = {one.name: (frame[one.duration].to_numpy(), frame[one.event].to_numpy()) for one in request.curves}
-    return OwnRows(request, columns_of(frame, request.columns), times, len(frame), party=party)
-
-
-def run(
-    cohort: Cohort,
-    request: StatisticsRequest,
-    *,
-    floor: int | None = None,
-    standards: bool = False,
-    quorum: int | None = None,
-    requests: Mapping[str, StatisticsRequest] | None = None,
-    floors: Mapping[str, int] | None = None,
-    absent: Sequence[str] = (),
-    deadline_s: float = 20.0,
-    ways: Callable[[list[str]], tuple[Any, Callable[[str, Channel], Any]]] | None = None,
-) -> dict[str, Any]:
-    """Run C and all parties in threads: what each returns or raises."""
-    names = [f"party{number}" for number in range(int(cohort.owner.max()) + 1)]
-    ours, theirs = {}, {}
-    for name in names:
-        left, right = memory_pair()
-        ours[name] = Channel(left, me="coordinator", peer=name, log=CountingLog(), timeout_s=20.0)
-        theirs[name] = Channel(right, me=name, peer="coordinator", log=CountingLog(), timeout_s=20.0)
-    gathering, giving = ways(names) if ways else (PlainGathering(), lambda _, one: PlainGiving(one, Topic.STATISTICS))
-    found: dict[str, Any] = {}
-
-    def coordinate() -> Any:
-        ask = standardise if standards else collect
-        return ask(
-            Members(ours), gathering, request, job_digest=JOB, attempt=1, floor=floor or request.floor, quorum=quorum,
-            deadline_s=deadline_s,
-        )  # fmt: skip
-
-    def take_part(name: str) -> Any:
-        if name in absent:
-            return theirs[name].close()
-        mine = (requests or {}).get(name, request)
-        rows = rows_of(cohort.part(names.index(name)), mine, name)
-        own = (floors or {}).get(name, 1)
-        party = StatisticsParty(
-            theirs[name],
-            giving(name, theirs[name]),
-            mine,
-            rows,
-            parties=names,
-            job_digest=JOB,
-            attempt=1,
-            floor=own,
-            dataset="d",
-        )
-        return party.standardisation() if standards else party.run()
-
-    def side(name: str, what: Callable[[], Any], channels: Sequence[Channel]) -> None:
-        try:
-            found[name] = what()
-        except Exception as failure:
-            found[name] = failure
-            for channel in channels:
-                channel.close()
-
-    threads = [threading.Thread(target=side, args=("coordinator", coordinate, list(ours.values())), daemon=True)]
-    for name in names:
-        one = threading.Thread(target=side, args=(name, lambda name=name: take_part(name), [theirs[name]]), daemon=True)
-        threads.append(one)
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(90)
-        assert not thread.is_alive(), "a side hangs"
-    for channel in (*ours.values(), *theirs.values()):
-        channel.close()
-    return found
+from .statistics_cohort import COLUMNS, REGIONS, REQUEST, Cohort, columns_of, make_cohort, number, run
 
 
 @pytest.fixture(scope="module")
@@ -192,10 +37,6 @@ def open_result(cohort: Cohort) -> StatisticsResult:
 def result(cohort: Cohort) -> StatisticsResult:
     """With a floor of 5."""
     return run(cohort, replace(REQUEST, floor=5))["coordinator"]
-
-
-def number(result: StatisticsResult, name: str) -> NumberSummary:
-    return next(one for one in result.numbers if one.name == name)
 
 
 @pytest.mark.parametrize("name", ["age", "crea", "flag"])
@@ -376,119 +217,3 @@ def test_standardisation_leaves_alone_what_fewer_than_the_floor_have() -> None:
     codes = run(cohort, standards_request(COLUMNS, floor=5), standards=True)["coordinator"]
     (crea,) = (code for code in codes if code.name == "crea")
     assert (crea.mean, crea.scale, crea.indicator) == (0.0, 1.0, True)
-
-
-@dataclass
-class Masked:
-    """Secure sums between real homes; `run` says which run folder holds what a party keeps of them."""
-
-    folder: Path
-    run: str = "first"
-
-    def __call__(self, names: list[str]) -> tuple[SecureGathering, Callable[[str, Channel], SecureGiving]]:
-        for name in names:
-            (self.folder / name).mkdir(exist_ok=True)
-            (self.folder / name / "party.yaml").write_text(f"name: {name}")
-        homes = {name: PartyHome(self.folder / name) for name in names}
-        identities = {name: Identity(home) for name, home in homes.items()}
-        keys = {name: identity.public for name, identity in identities.items()}
-
-        def giving(name: str, channel: Channel) -> SecureGiving:
-            memory = SumMemory(self.folder / name / self.run, State(homes[name]), party=name)
-            return SecureGiving(channel, Topic.STATISTICS, identities[name], keys, memory)
-
-        return SecureGathering(self.folder / "coordinator" / self.run, party="coordinator"), giving
-
-
-def test_masked_and_plain_sums_tell_the_same(cohort: Cohort, result: StatisticsResult, tmp_path: Path) -> None:
-    request = replace(REQUEST, floor=5)
-    found = run(cohort, request, ways=Masked(tmp_path))
-    assert found["coordinator"] == result
-    assert all(one == result for one in found.values())
-
-
-def test_masked_sums_may_be_asked_again_over_the_same_parties_only(tmp_path: Path) -> None:
-    cohort = make_cohort(400, parties=5, seed=2)
-    request = replace(REQUEST, curves=(), tables=(), floor=5)
-    first = run(cohort, request, ways=Masked(tmp_path))
-    again = run(cohort, request, ways=Masked(tmp_path, "second"))
-    assert again["coordinator"] == first["coordinator"]
-    fewer = run(cohort, request, ways=Masked(tmp_path, "third"), absent=["party3"], quorum=4, deadline_s=5.0)
-    assert {fewer[name].code for name in ("party0", "party1")} == {"secagg.repeated"}
-    other_floor = run(
-        cohort, replace(request, floor=9), ways=Masked(tmp_path, "fourth"), absent=["party3"], quorum=4, deadline_s=5.0
-    )
-    assert {other_floor[name].code for name in ("party0", "party1")} == {"secagg.repeated"}
-
-
-def test_masked_standardisation_equals_the_plain_one(cohort: Cohort, tmp_path: Path) -> None:
-    request = standards_request(COLUMNS, floor=5)
-    plain, masked = run(cohort, request, standards=True), run(cohort, request, standards=True, ways=Masked(tmp_path))
-    assert masked["coordinator"] == plain["coordinator"]
-
-
-@pytest.mark.parametrize(("rows", "seed", "few"), [(60, 0, False), (60, 1, False), (250, 2, False), (250, 3, True)])
-def test_nothing_that_is_kept_back_can_be_computed_from_the_whole_result(rows: int, seed: int, few: bool) -> None:
-    """An attacker with the result alone: tables, margins, levels, histograms; programs over the unknown cells."""
-    floor = 5
-    cohort = make_cohort(rows, seed=seed)
-    if few:
-        cohort.frame.loc[3:, "age"] = np.nan
-    result = run(cohort, replace(REQUEST, floor=floor))["coordinator"]
-    unknown: dict[Any, int] = {}
-    equal: list[dict[int, float]] = []
-    known: list[float] = []
-
-    def place(key: Any) -> int:
-        return unknown.setdefault(key, len(unknown))
-
-    def state(parts: Sequence[Any], total: Any, count: int | None) -> None:
-        """That parts add up to a total, and what is told of it."""
-        equal.append({place(part): 1.0 for part in parts} | {place(total): -1.0})
-        known.append(0.0)
-        if count is not None:
-            equal.append({place(total): 1.0})
-            known.append(float(count))
-
-    for table in result.tables:
-        groups = [
-            list(dict.fromkeys(cell.groups[axis] for cell in table.cells if cell.groups[axis])) for axis in range(2)
-        ]
-        for cell in table.cells:
-            fixed = [[group] if group else groups[axis] for axis, group in enumerate(cell.groups)]
-            inner = [(table.name, one) for one in itertools.product(*fixed)]
-            named = frozenset((c, g) for c, g in zip(table.columns, cell.groups, strict=True) if g)
-            state(inner, named, cell.count)
-    age = number(result, "age")
-    bands = [group for group in dict.fromkeys(cell.groups[0] for cell in result.tables[0].cells) if group]
-    edges = [-np.inf, 40.0, 65.0, 80.0, np.inf]
-    for band, (low, high) in zip(bands, itertools.pairwise(edges), strict=False):
-        inside = [one for one in age.histogram if (one.low or -np.inf) >= low and (one.high or np.inf) <= high]
-        if inside:
-            state([("bin", one.low, one.high) for one in inside], frozenset({("age", band)}), None)
-    for one in age.histogram:
-        state([("bin", one.low, one.high)], ("told bin", one.low, one.high), one.count)
-    for category in result.categories:
-        for level, count in zip(category.levels, category.counts, strict=True):
-            state([frozenset({(category.name, level)})], ("level", category.name, level), count)
-    matrix = np.zeros((len(equal), len(unknown)))
-    for row, places in enumerate(equal):
-        for at, sign in places.items():
-            matrix[row, at] += sign
-    hidden = [
-        key
-        for table in result.tables
-        for cell in table.cells
-        if cell.count is None
-        for key in [frozenset((c, g) for c, g in zip(table.columns, cell.groups, strict=True) if g)]
-    ]
-    assert rows > 100 or hidden
-    for key in hidden:
-        ends = []
-        for sign in (1.0, -1.0):
-            direction = np.zeros(len(unknown))
-            direction[unknown[key]] = sign
-            found = linprog(direction, A_eq=matrix, b_eq=known, bounds=(0, None))
-            assert found.status == 0, found.message
-            ends.append(sign * found.fun)
-        assert ends[1] - ends[0] >= floor - 1e-6, (key, ends)

@@ -31,6 +31,8 @@ from isthmus.parties.network.message import Step, Topic
 from isthmus.parties.state import State
 from isthmus.parties.table import Column
 
+from ..kept_open import kept_open, make_state
+
 JOB, NAMES = "1" * 64, ("amber", "birch", "cedar", "delta", "ember")
 REQUEST = StatisticsRequest((ColumnSpec("age", "number"),), bins=8, floor=1)
 Ask = Callable[[Members, SecureGathering], Any]
@@ -47,6 +49,7 @@ def _run(folder: Path, run: str, ask: Ask, ends: dict[str, str | None] | None = 
     for name in NAMES:
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "party.yaml").write_text(f"name: {name}")
+        make_state(folder / name)
     homes = {name: PartyHome(folder / name) for name in NAMES}
     identities = {name: Identity(home) for name, home in homes.items()}
     keys = {name: identity.public for name, identity in identities.items()}
@@ -71,13 +74,14 @@ def _run(folder: Path, run: str, ask: Ask, ends: dict[str, str | None] | None = 
         theirs = Channel(right, me=name, peer="hub", log=CountingLog(), timeout_s=10.0)
         threads.append(threading.Thread(target=party, args=(name, theirs), daemon=True))
         threads[-1].start()
-    try:
-        return ask(Members(ours), SecureGathering(folder / "hub" / run, party="hub"))
-    finally:
-        for channel in ours.values():
-            channel.close()
-        for thread in threads:
-            thread.join(20)
+    with kept_open(folder / name for name in NAMES):
+        try:
+            return ask(Members(ours), SecureGathering(folder / "hub" / run, party="hub"))
+        finally:
+            for channel in ours.values():
+                channel.close()
+            for thread in threads:
+                thread.join(20)
 
 
 def _histogram(low: float, asked: Mapping[str, Sequence[str]]) -> Ask:
