@@ -154,15 +154,20 @@ def fingerprints(journal: Journal, name: str) -> dict[str, str]:
 
 
 def withheld(
-    journal: Journal, parties: tuple[str, ...], judges: tuple[str, ...], told: dict[str, tuple[type, ...]]
+    journal: Journal,
+    parties: tuple[str, ...],
+    judges: tuple[str, ...],
+    told: dict[str, tuple[type, ...]],
+    *,
+    last: Phase = Phase.EVALUATE,
 ) -> dict[str, list[str]]:
     """Who got as far as having a number to tell and told none, by what the policy's `publish` would have to name.
 
-    Counts are told by all `parties` from agreeing on; metrics and curves by the `judges`, once they have evaluated.
+    Counts are told by all `parties` from agreeing on; what the `judges` find, once they have ended the phase `last`.
     """
     done = {(party, event.phase) for party, event in journal.of(Finished)}
     agreed = [name for name in parties if (name, Phase.AGREE) in done]
-    judged = [name for name in judges if {(name, Phase.EVALUATE), (name, Phase.MEASURE)} & done]
+    judged = [name for name in judges if (name, last) in done]
     found = {}
     for what, kinds in told.items():
         spoke = {party for kind in kinds for party, _ in journal.of(kind)}
@@ -181,7 +186,11 @@ def _party(job: Job, journal: Journal, name: str) -> dict[str, Any]:
         "rows": count_of(journal, "rows", name),
         "columns": count_of(journal, "columns", name),
         "seconds": of_phase,
-        "resumed": [{"phase": e.phase.value, "epoch": e.epoch} for party, e in journal.of(Resumed) if party == name],
+        "resumed": [
+            {"phase": event.phase.value, "epoch": event.epoch, "round": event.round}
+            for party, event in journal.of(Resumed)
+            if party == name
+        ],
         "traffic": [
             {"peer": event.peer, "topic": event.topic.value, "sent": event.sent, "received": event.received}
             for party, event in journal.of(Traffic)

@@ -13,9 +13,9 @@ from ..parties.events import Chosen, Count, Difference, Failed, Finished, Metric
 from ..parties.events import Progress as Step
 from .jobs import Job
 from .kinds.horizontal.job import HorizontalJob
+from .kinds.horizontal.report import MAIN
 from .terminal import difference_text
 
-_SCORES = {"binary": "AUC", "regression": "R²", "survival": "C-index"}
 _LED = (Phase.PREPARE, Phase.MEASURE)  # the coordinator alone says how far these are
 _DONE, _GONE = "[green]✓[/]", "[red]✗[/]"
 
@@ -27,7 +27,7 @@ class Screen:
         self._console, self._job = console, job
         self._parties = job.members
         self._units = {**job.units, Phase.COMPARE: "model"}
-        self._score = _SCORES[job.task] if isinstance(job, HorizontalJob) else "AUC"
+        self._score = MAIN[job.task][1] if isinstance(job, HorizontalJob) else "AUC"
         compared = (Phase.COMPARE,) if baselines else ()
         self._shown: tuple[Phase, ...] = (*(phase for phase in job.phases if phase is not Phase.CLOSE), *compared)
         self._live = console.is_terminal
@@ -76,8 +76,8 @@ class Screen:
                 self._console.print(f"  {difference_text(party, event.column, event.what)}", soft_wrap=True)
             case Resumed(phase=Phase.ALIGN):
                 self._note(Phase.ALIGN, "resumed", "goes on with the alignment of the last attempt")
-            case Resumed(epoch=epoch):
-                self._note(Phase.TRAIN, "resumed", f"resumed after {self._units.get(Phase.TRAIN, 'part')} {epoch}")
+            case Resumed(epoch=int(done)) | Resumed(round=int(done)):
+                self._note(Phase.TRAIN, "resumed", f"resumed after {self._units.get(Phase.TRAIN, 'part')} {done}")
             case Finished() if event.phase in self._shown:
                 self._end(party, event.phase, _DONE)
             case Failed() if event.phase in self._shown:

@@ -100,7 +100,7 @@ class StarPhases(Phases[J]):
             raise InputError("job.not_agreed", party=self.me, peer=peer, field="code")
 
 
-class PartyPhases(StarPhases[J]):
+class StarPartyPhases(StarPhases[J]):
     """A party's side: `store`, `row_ids`, the job's `columns` and the digest of all that is read, `data_digest`."""
 
     def look_at_own(self) -> None:
@@ -178,7 +178,7 @@ class PartyPhases(StarPhases[J]):
         return SumMemory(self.home.run_folder(self._run_name), self.state, party=self.me)
 
 
-class CoordinatorPhases(StarPhases[J]):
+class StarCoordinatorPhases(StarPhases[J]):
     """The coordinator's side."""
 
     def look_at_own(self) -> None:

@@ -267,7 +267,7 @@ def test_parties_that_were_not_drawn_have_not_dropped_out() -> None:
 
 
 def test_rounds_told_again_by_an_attempt_that_goes_on_count_once() -> None:
-    again: Events = [("hub", Resumed(phase=Phase.TRAIN, epoch=4))]
+    again: Events = [("hub", Resumed(phase=Phase.TRAIN, round=4))]
     summary = summary_of(rounds() + again + rounds() + finished())
     assert len(summary["history"]) == 5
     assert summary["resumed"]

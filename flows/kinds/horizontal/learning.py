@@ -34,7 +34,7 @@ from ....parties.network.message import Topic
 from ..star_phases import specs_of
 from .job import HorizontalJob
 from .own_data import split_of
-from .phases import INITIAL_FILE, HorizontalCoordinator, HorizontalParty
+from .phases import INITIAL_FILE, HorizontalCoordinatorPhases, HorizontalPartyPhases
 from .plan import model_of, plan_of
 
 MODEL_FILE = "part.safetensors"
@@ -68,7 +68,7 @@ def judging_digest(training: str, model: Vector) -> str:
 class PartyLearning:
     """A party's side of training and evaluation. `numbers` are the pooled means and scales."""
 
-    def __init__(self, phases: HorizontalParty, numbers: tuple[NumberCode, ...]) -> None:
+    def __init__(self, phases: HorizontalPartyPhases, numbers: tuple[NumberCode, ...]) -> None:
         torch.set_num_threads(1)  # several vaults share a machine; and one thread adds up in one order
         assert phases.run is not None
         self._phases, self._job, self._run = phases, phases.job, phases.run
@@ -181,7 +181,7 @@ class PartyLearning:
 class CoordinatorLearning:
     """The coordinator's side."""
 
-    def __init__(self, phases: HorizontalCoordinator, numbers: tuple[NumberCode, ...]) -> None:
+    def __init__(self, phases: HorizontalCoordinatorPhases, numbers: tuple[NumberCode, ...]) -> None:
         torch.set_num_threads(1)
         assert phases.run is not None
         self._phases, self._job, self._run = phases, phases.job, phases.run
@@ -265,7 +265,7 @@ class CoordinatorLearning:
     def _told(self, report: RoundReport) -> None:
         phases = self._phases
         if report.resumed_from is not None:
-            phases.tell(Resumed(phase=Phase.TRAIN, epoch=report.resumed_from))
+            phases.tell(Resumed(phase=Phase.TRAIN, round=report.resumed_from))
         phases.tell(
             Round(
                 round=report.round,

@@ -30,7 +30,7 @@ from ....parties.network.message import Topic
 from ....parties.table import Column
 from ...phases import digest_of_rows
 from ...publisher import Publisher
-from ..star_phases import CoordinatorPhases, PartyPhases, specs_of
+from ..star_phases import StarCoordinatorPhases, StarPartyPhases, specs_of
 from .job import HorizontalJob, OwnModel
 from .own_data import read_parts, read_target, split_of
 
@@ -42,13 +42,13 @@ INITIAL_FILE = "initial.safetensors"  # in the coordinator's folder of a run: th
 
 def phases_of(
     home: PartyHome, job: HorizontalJob, run: str, channels: Mapping[str, Channel], tell: Publisher, fresh: bool
-) -> HorizontalParty | HorizontalCoordinator:
+) -> HorizontalPartyPhases | HorizontalCoordinatorPhases:
     """One member's side of a horizontal job."""
-    kind = HorizontalCoordinator if home.name == job.coordinator else HorizontalParty
+    kind = HorizontalCoordinatorPhases if home.name == job.coordinator else HorizontalPartyPhases
     return kind(home, job, run, channels, tell, fresh)
 
 
-class HorizontalParty(PartyPhases[HorizontalJob]):
+class HorizontalPartyPhases(StarPartyPhases[HorizontalJob]):
     """One party's side of one attempt at a horizontal job."""
 
     target: Target
@@ -103,7 +103,7 @@ class HorizontalParty(PartyPhases[HorizontalJob]):
         self._learning.evaluate()
 
 
-class HorizontalCoordinator(CoordinatorPhases[HorizontalJob]):
+class HorizontalCoordinatorPhases(StarCoordinatorPhases[HorizontalJob]):
     """The coordinator's side of one attempt at a horizontal job."""
 
     _numbers: tuple[NumberCode, ...]

@@ -21,7 +21,7 @@ from ....parties.home import PartyHome
 from ....parties.network.channel import Channel
 from ....parties.network.message import Topic
 from ...publisher import Publisher
-from ..star_phases import CoordinatorPhases, PartyPhases
+from ..star_phases import StarCoordinatorPhases, StarPartyPhases
 from .job import StatisticsJob
 from .told import events_of
 
@@ -30,13 +30,13 @@ DEADLINE_S = 300.0  # for a party's answer, of each kind
 
 def phases_of(
     home: PartyHome, job: StatisticsJob, run: str, channels: Mapping[str, Channel], tell: Publisher, fresh: bool
-) -> StatisticsPartyPhases | StatisticsCoordinator:
+) -> StatisticsPartyPhases | StatisticsCoordinatorPhases:
     """One member's side of a statistics job."""
-    kind = StatisticsCoordinator if home.name == job.coordinator else StatisticsPartyPhases
+    kind = StatisticsCoordinatorPhases if home.name == job.coordinator else StatisticsPartyPhases
     return kind(home, job, run, channels, tell, fresh)
 
 
-class StatisticsPartyPhases(PartyPhases[StatisticsJob]):
+class StatisticsPartyPhases(StarPartyPhases[StatisticsJob]):
     """One party's side of one attempt at a statistics job."""
 
     def read_more(self) -> None:
@@ -70,7 +70,7 @@ class StatisticsPartyPhases(PartyPhases[StatisticsJob]):
         ).run()
 
 
-class StatisticsCoordinator(CoordinatorPhases[StatisticsJob]):
+class StatisticsCoordinatorPhases(StarCoordinatorPhases[StatisticsJob]):
     """The coordinator's side of one attempt at a statistics job."""
 
     def measure(self) -> None:

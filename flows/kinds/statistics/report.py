@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from ....parties.events import Count
+from ....parties.events import Count, Phase
 from ....parties.released import CategorySummary, Cells, NumberSummary, Steps
 from ...journal import Journal
 from ...report import Summary, cell, withheld
@@ -296,5 +296,5 @@ def _withheld(job: StatisticsJob, journal: Journal) -> dict[str, list[str]]:
         "curves": (bool(job.curves), (Steps,)),
     }
     told = {what: kinds for what, (is_asked, kinds) in asked.items() if is_asked}
-    judged = withheld(journal, (), (job.coordinator,), told)
+    judged = withheld(journal, (), (job.coordinator,), told, last=Phase.MEASURE)
     return {"counts": found["counts"], **{what: judged.get(what, []) for what in _NEEDS}}
