@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 import yaml
 
-from isthmus.flows.hospitals import COORDINATOR, HOSPITALS, HOSPITALS_JOB, MEMBERS, STATISTICS_JOB, make_hospitals
+from isthmus.flows.hospitals import (
+    COORDINATOR,
+    FINETUNE_JOB,
+    HOSPITALS,
+    HOSPITALS_JOB,
+    MEMBERS,
+    STATISTICS_JOB,
+    make_hospitals,
+)
+from isthmus.flows.kinds.finetune.job import FinetuneJob
 from isthmus.flows.kinds.horizontal.job import HorizontalJob
 from isthmus.flows.kinds.star import StarJob
 from isthmus.flows.kinds.statistics.job import StatisticsJob
@@ -133,6 +142,15 @@ def test_every_member_allows_the_jobs_above_groups_of_ten(homes: Path, kind: typ
         assert grant.cohort == (1 if name == COORDINATOR else 10)
 
 
+@pytest.mark.parametrize("name", HOSPITALS)
+def test_every_hospital_may_tune_the_common_model_and_the_coordinator_may_not(homes: Path, name: str) -> None:
+    content = yaml.safe_load(FINETUNE_JOB)
+    job = FinetuneJob.model_validate({**content, "party": {**content["party"], "name": name}})
+    grant = PartyHome(homes / name).config.policy.check(job.terms(name))
+    assert (grant.columns, grant.cohort) == (job.columns, 10)
+    assert "finetune" not in PartyHome(homes / COORDINATOR).config.policy.kinds
+
+
 def test_what_tells_the_outcome_is_released_as_a_label_only(homes: Path) -> None:
     for name in HOSPITALS:
         release = PartyHome(homes / name).config.policy.release["admissions"]
@@ -169,7 +187,7 @@ def test_every_member_knows_every_members_key(homes: Path) -> None:
 
 @pytest.mark.parametrize(
     ("file", "text"),
-    [("hospitals.yaml", HOSPITALS_JOB), ("statistics.yaml", STATISTICS_JOB)],
+    [("hospitals.yaml", HOSPITALS_JOB), ("statistics.yaml", STATISTICS_JOB), ("finetune.yaml", FINETUNE_JOB)],
     ids=lambda value: value[:9],
 )
 def test_the_example_and_the_folders_copy_are_the_same(homes: Path, file: str, text: str) -> None:

@@ -17,8 +17,8 @@ from .job import FinetuneJob
 TOPICS: dict[str, str] = {}  # nothing is sent
 CANDIDATES = ("alone", "start", "tuned")
 _PARTS = {"train": "train_rows", "validation": "validation_rows", "test": "test_rows"}
-_TITLES = {"alone": "alone, from scratch", "start": "start, as it is", "tuned": "tuned, {how}"}
-_HOW = {"frozen": "trunk frozen", "tuned": "with its trunk"}
+_TITLES = {"alone": "alone", "start": "start as it is", "tuned": "tuned{how}"}
+_HOW = {"frozen": ", frozen", "tuned": ""}
 
 
 def summarise(job: FinetuneJob, journal: Journal) -> Summary:
