@@ -24,9 +24,9 @@ PLANTS = {
 
 def _plant(world: Any, *, fail: bool) -> None:
     world.sql("lab", f"ALTER TABLE t ADD COLUMN {PLANTS['column']} VARCHAR DEFAULT '{PLANTS['value']}'")
-    world.sql("lab", f"UPDATE t SET {PLANTS['column']} = 'other' WHERE id < 'l0100'")
-    world.sql("lab", f"UPDATE t SET ssn = '{PLANTS['identifier']}', alb = {PLANTS['number']} WHERE id = 'l0044'")
-    world.sql("insurer", f"UPDATE t SET ssn = '{PLANTS['identifier']}' WHERE id = 'i0044'")
+    world.sql("lab", f"UPDATE t SET {PLANTS['column']} = 'other' WHERE id < 'l0200'")
+    world.sql("lab", f"UPDATE t SET ssn = '{PLANTS['identifier']}', alb = {PLANTS['number']} WHERE id = 'l0200'")
+    world.sql("insurer", f"UPDATE t SET ssn = '{PLANTS['identifier']}' WHERE id = 'i0200'")
 
     def change(content: dict[str, Any]) -> None:
         content["policy"]["release"]["results"]["columns"].append(PLANTS["column"])
@@ -52,10 +52,11 @@ def _forms(text: str) -> list[bytes]:
     return forms
 
 
-@pytest.mark.parametrize("fail", [True, False], ids=["the vault fails", "the job ends well"])
-def test_no_planted_string_reaches_prefect_or_the_coordinator(world: Any, server: Any, fail: bool) -> None:
+@pytest.mark.parametrize(("kind", "fail"), [("world", True), ("world", False), ("transfer_world", False)])
+def test_no_planted_string_reaches_prefect_or_the_coordinator(request: Any, server: Any, kind: str, fail: bool) -> None:
+    world = request.getfixturevalue(kind)
     _plant(world, fail=fail)
-    world.job["name"] = "planted-failing" if fail else "planted-well"
+    world.job["name"] = f"planted-{kind.replace('_', '-')}-{'failing' if fail else 'well'}"
     done = _run(world, server, 2 if fail else 0)
     _the_plants_were_reached(world, fail)
     _nothing_is_found(world, server, done)

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from isthmus.flows.kinds import KINDS, room
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -157,6 +159,32 @@ def test_a_flow_of_ones_own_counts_over_hospitals(statistics_star: Any, server: 
     assert "390 patients" in artifacts["weekly-counts-report"]["data"]
 
 
+def test_a_flow_of_ones_own_transfers_and_looks_at_what_the_gate_kept(transfer_world: Any, server: Any) -> None:
+    transfer_world.job["name"] = "yearly-transfer"
+    program = (
+        "import asyncio, runpy, sys; from isthmus.flows import TransferJob; "
+        "flow = runpy.run_path(sys.argv[1])['yearly_transfer']; "
+        "print('outcome', asyncio.run(flow(TransferJob.from_file(sys.argv[2]), at_least=50)))"
+    )
+    homes, runs = str(transfer_world.homes), str(transfer_world.runs)
+    env = {**os.environ, **server.env, "ISTHMUS_HOMES": homes, "ISTHMUS_RUNS": runs}
+    words = [sys.executable, "-c", program, str(EXAMPLES / "yearly_transfer.py"), str(transfer_world.job_file())]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "'chosen': 'transferred'" in done.stdout
+    (parent,) = _runs_of(server, "train yearly-transfer")
+    children = _children(server, parent)
+    assert {(child["name"], child["state_type"]) for child in children} == {
+        ("insurer", "COMPLETED"),
+        ("lab", "COMPLETED"),
+    }
+    phases = ["agree", "align", "prepare", "train", "evaluate", "close"]
+    assert _phases(server, children[0]) == dict.fromkeys(phases, "COMPLETED")
+    artifacts = {found["key"]: found for found in _post(server, "/artifacts/latest/filter")}
+    assert artifacts["yearly-transfer-prepare"]["data"] == 100.0
+    assert "| transferred |" in artifacts["yearly-transfer-report"]["data"]
+
+
 def test_without_a_job_every_kind_is_served_with_its_form(world: Any, server: Any) -> None:
     env = {**os.environ, **server.env, "ISTHMUS_HOMES": str(world.homes), "ISTHMUS_RUNS": str(world.runs)}
     words = [sys.executable, "-m", "isthmus.flows.cli", "serve", "--name", "every-kind"]
@@ -165,13 +193,13 @@ def test_without_a_job_every_kind_is_served_with_its_form(world: Any, server: An
     try:
         body = {"deployments": {"name": {"any_": ["every-kind"]}}}
         found = _wait_for(
-            lambda: (all_of := _post(server, "/deployments/filter", body)) and len(all_of) == 3 and all_of, serving
+            lambda: (all_of := _post(server, "/deployments/filter", body)) and len(all_of) == len(KINDS) and all_of, serving
         )
     finally:
         serving.terminate()
         serving.wait(20)
     forms = {name for one in found for name in one["parameter_openapi_schema"]["definitions"]}
-    assert {"VerticalJob", "HorizontalJob", "StatisticsJob"} <= forms
+    assert {room(kind, "job").JOB.__name__ for kind in KINDS} <= forms
 
 
 def test_training_stops_when_the_parties_no_longer_share_the_same_patients(world: Any, server: Any) -> None:
