@@ -187,7 +187,7 @@ def _party(job: Job, journal: Journal, name: str) -> dict[str, Any]:
         "columns": count_of(journal, "columns", name),
         "seconds": of_phase,
         "resumed": [
-            {"phase": event.phase.value, "epoch": event.epoch, "round": event.round}
+            {"phase": event.phase.value, "epoch": event.epoch, "round": event.round, "model": event.model}
             for party, event in journal.of(Resumed)
             if party == name
         ],

@@ -76,8 +76,9 @@ class Screen:
                 self._console.print(f"  {difference_text(party, event.column, event.what)}", soft_wrap=True)
             case Resumed(phase=Phase.ALIGN):
                 self._note(Phase.ALIGN, "resumed", "goes on with the alignment of the last attempt")
-            case Resumed(epoch=int(done)) | Resumed(round=int(done)):
-                self._note(Phase.TRAIN, "resumed", f"resumed after {self._units.get(Phase.TRAIN, 'part')} {done}")
+            case Resumed(epoch=int(done)) | Resumed(round=int(done)) | Resumed(model=int(done)):
+                unit = self._units.get(event.phase, "part")
+                self._note(event.phase, "resumed", f"resumed after {unit} {done}")
             case Finished() if event.phase in self._shown:
                 self._end(party, event.phase, _DONE)
             case Failed() if event.phase in self._shown:

@@ -183,12 +183,13 @@ class Fingerprint(_Event):
 
 
 class Resumed(_Event):
-    """The party goes on after an epoch or a round of an earlier attempt, or reuses its alignment."""
+    """The party goes on after an epoch, a round or a model of an earlier attempt, or reuses its alignment."""
 
     event: Literal["resumed"] = "resumed"
     phase: Phase
     epoch: Natural | None = None
     round: Natural | None = None
+    model: Natural | None = None
 
 
 class Finished(_Event):

@@ -193,7 +193,8 @@ def test_without_a_job_every_kind_is_served_with_its_form(world: Any, server: An
     try:
         body = {"deployments": {"name": {"any_": ["every-kind"]}}}
         found = _wait_for(
-            lambda: (all_of := _post(server, "/deployments/filter", body)) and len(all_of) == len(KINDS) and all_of, serving
+            lambda: (all_of := _post(server, "/deployments/filter", body)) and len(all_of) == len(KINDS) and all_of,
+            serving,
         )
     finally:
         serving.terminate()

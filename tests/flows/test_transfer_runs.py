@@ -144,7 +144,7 @@ def test_a_second_attempt_ends_with_the_models_of_one_that_was_not_stopped(
         transfer_world.run_inside(leaves=dict([broken]), timeout_s=10)
     assert not [name for name in _parts(transfer_world) if name.startswith("lab")]
     journal = transfer_world.run_inside()
-    reloaded = [event.epoch for party, event in journal.of(Resumed) if event.phase is Phase.PREPARE]
+    reloaded = [event.model for party, event in journal.of(Resumed) if event.phase is Phase.PREPARE]
     assert reloaded == [1, 2, 3]
     assert _same(_parts(transfer_world), _parts(twin))
 

@@ -13,7 +13,7 @@ from ....parties.network.beats import speaking
 from ....parties.network.message import Step, Topic
 from ....parties.state import State
 from ....transfer.embedding import give_embedding
-from ....transfer.pretrain import PretrainReport, pretrain, pretrain_without
+from ....transfer.pretrain import OnPretraining, PretrainReport, pretrain, pretrain_without
 from ....transfer.tuning import tune_source
 from ....vertical import PassivePart, score_passive
 from ...phases import digest_of_rows
@@ -57,14 +57,19 @@ class SourceLearning:
             "private_seed": self._run.private_seed,
             "identity": f"{phases.digest} {aligned.digest} {data_digest}",
             "folder": self._folder,
-            "on_report": self._told,
         }
+        tunes = job.split.at_least is not None and len(shared) >= job.split.at_least
+        models = plan.folds + tunes
         with speaking(phases.channel, Topic.TRAIN, then=Step.EMBEDDING):
-            self._learnt = pretrain(columns, label, shared, plan, alignment_digest=aligned.digest, **options)
-            if job.split.at_least is not None and len(shared) >= job.split.at_least:
+            told = self._teller(0, models)
+            self._learnt = pretrain(
+                columns, label, shared, plan, alignment_digest=aligned.digest, on_report=told, **options
+            )
+            if tunes:
                 parts = parts_of(job, aligned)
                 held_out = shared[np.concatenate([parts.validation, parts.test])]
-                self._trunk = pretrain_without(columns, label, held_out, plan, **options)
+                told = self._teller(plan.folds, models)
+                self._trunk = pretrain_without(columns, label, held_out, plan, on_report=told, **options)
             self._given = self._learnt.given(job.give)
 
     def train(self) -> None:
@@ -88,12 +93,14 @@ class SourceLearning:
         digest = hashlib.sha256((folder / PART_FILE).read_bytes()).hexdigest()
         phases.tell(Fingerprint(name="model", value=digest))
 
-    def _told(self, report: PretrainReport) -> None:
+    def _teller(self, before: int, models: int) -> OnPretraining:
+        """Tells how far the source is: `before` so many of its models there were others."""
         tell = self._phases.tell
-        if report.reloaded:
-            tell(Resumed(phase=Phase.PREPARE, epoch=report.model))
-        tell(
-            Progress(
-                phase=Phase.PREPARE, index=report.model, units=report.models, done=report.epoch, total=report.epochs
-            )
-        )
+
+        def told(report: PretrainReport) -> None:
+            number = before + report.model
+            if report.reloaded:
+                tell(Resumed(phase=Phase.PREPARE, model=number))
+            tell(Progress(phase=Phase.PREPARE, index=number, units=models, done=report.epoch, total=report.epochs))
+
+        return told
