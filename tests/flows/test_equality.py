@@ -1,4 +1,4 @@
-"""The first test of the engine: a whole job over real processes gives, bit for bit, the model that one process trains.
+"""The first test of the engine: a whole job gives, bit for bit, the model that one process trains. Once over processes.
 
 Each party's rows are read again from its own home, in the order of the alignment that it kept, and the composed network
 is trained on all of them at once.
@@ -52,7 +52,6 @@ def trained_centrally(world: Any) -> tuple[CentralModel, Parts, np.ndarray[Any, 
 
 def check_that_both_are_equal(world: Any) -> int:
     """Returns after how many epochs training ended."""
-    world.run(RUN)
     central, parts, label = trained_centrally(world)
     epochs, batches = len(central.stopping.history), -(-len(parts.train) // plan_of(world.load_job()).batch_size)
     assert epochs * batches >= 200, "too few steps of Adam to mean much"
@@ -79,9 +78,10 @@ def long_training(world: Any, **training: Any) -> None:
     world.job["training"] |= {"epochs": 30, "patience": 30, "batch_size": 16, **training}
 
 
-def test_a_job_of_two_parties_is_central_training_bit_for_bit(world: Any):
+def test_a_job_of_two_parties_over_processes_is_central_training_bit_for_bit(world: Any):
     long_training(world)
     assert world.job["model"]["dropout"] == 0.2
+    world.run(RUN)
     assert check_that_both_are_equal(world) == 30
 
 
@@ -91,4 +91,5 @@ def test_a_job_of_three_parties_that_stopped_early_is_central_training_bit_for_b
     for seed, party in enumerate(("insurer", "lab", "clinic"), 21):
         world_of_three.edit_party(party, lambda content, seed=seed: content.update(seed=seed))
     world_of_three.job["parties"][0]["columns"] = []
+    world_of_three.run_inside(RUN)
     assert check_that_both_are_equal(world_of_three) < 50

@@ -108,15 +108,22 @@ def test_a_run_goes_on_after_a_break_down_to_the_same_weights(star: Any, make_st
         assert np.array_equal(value, _weights(star)["north"][name]), name
 
 
+def _counts_of(make_star: Any, folder: Any, parties: tuple[str, ...]) -> Any:
+    """A statistics job without numbers and curves, of which it takes long to say what may be told."""
+    star = make_star(folder, parties=parties, kind="statistics")
+    star.job |= {"columns": [column for column in star.job["columns"] if column["name"] == "sex"], "curves": []}
+    return star
+
+
 @pytest.mark.parametrize("kind", ["horizontal", "statistics"])
 def test_the_same_job_can_run_again(make_star: Any, tmp_path: Any, kind: str) -> None:
-    star = make_star(tmp_path, kind=kind)
+    star = make_star(tmp_path) if kind == "horizontal" else _counts_of(make_star, tmp_path, FIVE[:3])
     star.run_inside("star-job-1")
     star.run_inside("star-job-2")
 
 
 def test_statistics_are_not_given_again_without_one_party(make_star: Any, tmp_path: Any) -> None:
-    star = make_star(tmp_path, parties=FIVE[:4], kind="statistics")
+    star = _counts_of(make_star, tmp_path, FIVE[:4])
     star.run_inside("star-job-1")
     star.job["parties"] = [party for party in star.job["parties"] if party["name"] != "west"]
     with pytest.raises(PolicyRefusal) as caught:
@@ -125,7 +132,7 @@ def test_statistics_are_not_given_again_without_one_party(make_star: Any, tmp_pa
 
 
 def test_statistics_of_other_rows_are_other_statistics(make_star: Any, tmp_path: Any) -> None:
-    star = make_star(tmp_path, parties=FIVE[:4], kind="statistics")
+    star = _counts_of(make_star, tmp_path, FIVE[:4])
     star.run_inside("star-job-1")
     star.job["parties"] = [party for party in star.job["parties"] if party["name"] != "west"]
     for name in star.parties:
