@@ -55,7 +55,7 @@ CountName = Literal[
 ]  # fmt: skip
 MetricName = Literal[
     "auc", "average_precision", "log_loss", "brier", "accuracy", "prevalence", "rmse", "mae", "r2", "c_index",
-    "best_epoch", "best_round", "auc_gain", "spearman",
+    "best_epoch", "best_round", "auc_gain",
 ]  # fmt: skip
 Candidate = Literal[
     "target", "source", "transferred", "split",  # of a transfer between parties

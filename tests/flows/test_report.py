@@ -149,7 +149,7 @@ def test_a_resumed_run_says_so() -> None:
     resumed: list[tuple[str, PublicEvent]] = [("lab", Resumed(phase=Phase.TRAIN, epoch=2))]
     summary = summary_of(journal_of(metrics(), always(), resumed))
     assert summary["resumed"]
-    assert summary["parties"]["lab"]["resumed"] == [{"phase": "train", "epoch": 2, "round": None}]
+    assert summary["parties"]["lab"]["resumed"] == [{"phase": "train", "epoch": 2, "round": None, "model": None}]
 
 
 def test_the_summary_survives_json(summary: dict[str, Any]) -> None:

@@ -108,8 +108,8 @@ def closing_lines(summary: Summary) -> list[str]:
     if summary["chosen"] is not None:
         found.append(f"  gate    {verdict(summary)}")
     distilled = summary["validation"]["distilled"]
-    if "spearman" in distilled:
-        found.append(f"  distil  agrees with {source}'s scores: rank correlation {distilled['spearman']['value']:.3f}")
+    if "r2" in distilled:
+        found.append(f"  distil  tells {distilled['r2']['value']:.2f} of the variance of {source}'s scores (R²)")
     elif summary["chosen"] == "target" and summary["job"]["distill"]:
         found.append(f"  distil  nothing to distil: {target} runs its own model alone")
     elif "auc" in distilled and summary["soft_labels"] is not None:
