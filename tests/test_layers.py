@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ["parties", "psi", "horizontal", "vertical", "flows"]
+FOLDERS = ["parties", "psi", "horizontal", "vertical", "transfer", "flows"]
 
 
 def python(code: str, cwd: Path, *options: str) -> str:

@@ -23,7 +23,7 @@ from isthmus.parties.errors import (
 )
 
 ROOT = Path(isthmus.parties.errors.__file__).parents[1]
-PACKAGES = ("parties", "psi", "horizontal", "vertical", "flows")
+PACKAGES = ("parties", "psi", "horizontal", "vertical", "transfer", "flows")
 CLASSES = {"InputError": InputError, "PolicyRefusal": PolicyRefusal, "PeerFailure": PeerFailure}
 CLASSES |= {"InternalError": InternalError}
 FACTORIES = ("_error", "_failure", "error_of", "_opening")
