@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from .kept_open import make_state
 from .star_world import StarWorld
@@ -67,9 +68,22 @@ def transfer_world(copies: Any, tmp_path: Path) -> TransferWorld:
     return copies(TransferWorld, tmp_path)
 
 
-LONGEST_FIRST = ("test_prefect.py", "test_planted.py", "test_packaging.py", "test_star_runs.py", "test_equality.py")
+NEED_A_SERVER = ("test_prefect.py", "test_planted.py")
+LONGEST_FIRST = (*NEED_A_SERVER, "test_packaging.py", "test_star_runs.py", "test_baselines.py", "test_equality.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest: what is left for the end then fits both processors."""
     items.sort(key=lambda item: LONGEST_FIRST.index(item.path.name) if item.path.name in LONGEST_FIRST else 9)
+
+
+class _Scheduling(LoadFileScheduling):
+    """One process runs a file, and one all that need a Prefect server, so that one server is started."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "server" if file.endswith(NEED_A_SERVER) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    return _Scheduling(config, log)
