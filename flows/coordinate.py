@@ -69,9 +69,7 @@ async def vertical(job: VerticalJob, fresh: bool = False, baselines: bool = Fals
         fresh: Start over even if an earlier attempt at this job can be resumed.
         baselines: Simulations only: also train what each party could do alone, and pooled. Every policy must allow it.
     """
-    model = await _attempt(job, job.phases, fresh=fresh, baselines=baselines)
-    await publish_report(job, model)
-    return model
+    return await _whole(job, fresh=fresh, baselines=baselines)
 
 
 @flow(name="align", flow_run_name="align {job.name}", persist_result=False)
@@ -98,9 +96,7 @@ async def transfer(job: TransferJob, fresh: bool = False) -> Model:
         job: The job that both parties agree to.
         fresh: Start over even if an earlier attempt at this job can be resumed.
     """
-    model = await _attempt(job, job.phases, fresh=fresh)
-    await publish_report(job, model)
-    return model
+    return await _whole(job, fresh=fresh)
 
 
 @flow(name="train-transfer", flow_run_name="train {job.name}", persist_result=False)
@@ -119,9 +115,7 @@ async def finetune(job: FinetuneJob, fresh: bool = False) -> Model:
         job: The job; where it names no digest, the model is that of the newest run of the job which it names.
         fresh: Start over even if an earlier attempt at this job can be resumed.
     """
-    model = await _attempt(with_start(job, runs_folder()), job.phases, fresh=fresh)
-    await publish_report(job, model)
-    return model
+    return await _whole(with_start(job, runs_folder()), fresh=fresh)
 
 
 @flow(name="horizontal", flow_run_name="{job.name}", persist_result=False)
@@ -133,9 +127,7 @@ async def horizontal(job: HorizontalJob, fresh: bool = False) -> Model:
         job: The job that all parties agree to.
         fresh: Start over even if an earlier attempt at this job can be resumed.
     """
-    model = await _attempt(job, job.phases, fresh=fresh)
-    await publish_report(job, model)
-    return model
+    return await _whole(job, fresh=fresh)
 
 
 @flow(name="train-horizontal", flow_run_name="train {job.name}", persist_result=False)
@@ -154,9 +146,7 @@ async def statistics(job: StatisticsJob, fresh: bool = False) -> Model:
         job: The job that all parties agree to.
         fresh: Start over even if an earlier attempt at this job can be resumed.
     """
-    found = await _attempt(job, job.phases, fresh=fresh)
-    await publish_report(job, found)
-    return found
+    return await _whole(job, fresh=fresh)
 
 
 @flow(name="measure", flow_run_name="measure {job.name}", persist_result=False)
@@ -177,6 +167,13 @@ def flow_of(kind: str) -> Any:
 async def publish_report(job: Job, model: Model) -> None:
     """Show a run's report as a Prefect artifact, under the job's name."""
     await acreate_markdown_artifact(markdown(model.summary), key=f"{_key(job.name)}-report", description=model.run)
+
+
+async def _whole(job: Job, *, fresh: bool, baselines: bool = False) -> Model:
+    """A job from its beginning to its report."""
+    model = await _attempt(job, job.phases, fresh=fresh, baselines=baselines)
+    await publish_report(job, model)
+    return model
 
 
 async def _attempt(

@@ -83,6 +83,39 @@ def auc_plot(rows: Sequence[Mapping[str, Any]], *, themed: bool = False) -> str:
         return svg_of(figure, "auc", themed)
 
 
+def intervals_plot(
+    rows: Sequence[tuple[str, Mapping[str, Any], str]],
+    beside: float | None,
+    words: str,
+    name: str,
+    *,
+    themed: bool = False,
+) -> str:
+    """A score a row with its 95 % interval: what it is of, the score (`value`, `low`, `high`), its colour.
+
+    What is drawn in `TOGETHER` stands out. A dotted line at `beside` is what the others are compared with.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 0.52 * len(rows) + 1.05), layout="constrained")
+        axes = figure.subplots()
+        for y, (_, score, colour) in enumerate(rows):
+            if score["low"] is not None:
+                axes.plot([score["low"], score["high"]], [y, y], color=colour, linewidth=2.2)
+            axes.plot([score["value"]], [y], "o", color=colour, markersize=7)
+            axes.annotate(
+                f"{score['value']:.3f}", (score["value"], y), (0, 7), textcoords="offset points", ha="center",
+                color=colour, fontweight="bold" if colour == TOGETHER else "normal", fontsize=9,
+            )  # fmt: skip
+        if beside is not None:
+            axes.axvline(beside, color=FAINT, linewidth=0.8, linestyle=(0, (2, 3)), zorder=0)
+        axes.set_yticks(range(len(rows)), [title for title, _, _ in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.75)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel(words)
+        return svg_of(figure, name, themed)
+
+
 def roc_plot(summary: Mapping[str, Any], *, themed: bool = False) -> str:
     """The ROC curve of the joint model, and of each party alone where a simulation has trained those."""
     with mpl.rc_context(STYLE):
