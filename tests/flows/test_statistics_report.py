@@ -134,8 +134,10 @@ def summary(result: StatisticsResult) -> dict[str, Any]:
     return summary_of(JOB, told(result))
 
 
-@pytest.mark.parametrize("missing", [0.0, 0.002, 0.1])
-@pytest.mark.parametrize(("floor", "of_policies"), [(1, 1), (10, 10), (1, 10)])
+@pytest.mark.parametrize(
+    ("floor", "of_policies", "missing"),
+    [(1, 1, 0.0), (1, 1, 0.002), (1, 1, 0.1), (10, 10, 0.0), (10, 10, 0.002), (10, 10, 0.1), (1, 10, 0.1)],
+)
 def test_what_was_told_comes_back_with_its_names(floor: int, of_policies: int, missing: float) -> None:
     job = StatisticsJob.model_validate(content(floor))
     found = released(job, missing=missing, floor=of_policies)
