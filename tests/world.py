@@ -143,8 +143,15 @@ class World:
         self, *words: str, env: dict[str, str] | None = None, **options: Any
     ) -> subprocess.CompletedProcess[str]:
         """Run `isthmus …` as a process of its own."""
+        return self._process("-m", "isthmus.flows.cli", *words, env=env, **options)
+
+    def python(self, program: str, *words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        """Run a program that somebody writes with isthmus."""
+        return self._process("-c", program, *words, env=env)
+
+    def _process(self, *words: str, env: dict[str, str] | None, **options: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "isthmus.flows.cli", *words],
+            [sys.executable, *words],
             cwd=self.folder,
             env={**os.environ, "ISTHMUS_HOMES": str(self.homes), "ISTHMUS_RUNS": str(self.runs), **(env or {})},
             capture_output=True,

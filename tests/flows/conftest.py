@@ -8,11 +8,15 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from ..vertical_world import VerticalWorld
+from .plants import VERBOSE, plant
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         finally:
             process.terminate()
             process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def seen(
+    copies: Callable[..., Any], server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Any, subprocess.CompletedProcess[str]]:
+    """A vertical job with plants in it that went well, and what it printed: run once, looked at by several tests."""
+    world = copies(VerticalWorld, tmp_path_factory.mktemp("seen") / "world")
+    plant(world, fail=False)
+    world.job["name"] = "seen-in-prefect"
+    return world, world.command("run", str(world.job_file()), env={**server.env, **VERBOSE})
 
 
 def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -11,31 +11,9 @@ from typing import Any
 
 import pytest
 
-PLANTS = {
-    "identifier": "plantedidentifier77",
-    "value": "plantedvalue77",
-    "column": "plantedcolumn77",
-    "number": "7731457731457",
-    "small number": "37.31457731457",
-    "sql": "plantedsql77",
-    "failure": "plantedfailure77",
-}
+from .plants import PLANTS, VERBOSE, plant, plant_in_star
 
-
-def _plant(world: Any, *, fail: bool) -> None:
-    world.sql("lab", f"ALTER TABLE t ADD COLUMN {PLANTS['column']} VARCHAR DEFAULT '{PLANTS['value']}'")
-    world.sql("lab", f"UPDATE t SET {PLANTS['column']} = 'other' WHERE id < 'l0200'")
-    world.sql("lab", f"UPDATE t SET ssn = '{PLANTS['identifier']}', alb = {PLANTS['number']} WHERE id = 'l0200'")
-    world.sql("insurer", f"UPDATE t SET ssn = '{PLANTS['identifier']}' WHERE id = 'i0200'")
-
-    def change(content: dict[str, Any]) -> None:
-        content["policy"]["release"]["results"]["columns"].append(PLANTS["column"])
-        failing = f"error('{PLANTS['failure']}' || max(ssn))" if fail else "count(*)"
-        content["datasets"]["results"]["sql"] = (
-            f"SELECT * FROM t WHERE '{PLANTS['sql']}' <> '' AND (SELECT {failing} FROM t) IS NOT NULL"
-        )
-
-    world.edit_party("lab", change)
+EXAMPLE = Path(__file__).parents[2] / "examples" / "quarterly_training.py"
 
 
 def _kept(folder: Path) -> dict[Path, bytes]:
@@ -52,10 +30,17 @@ def _forms(text: str) -> list[bytes]:
     return forms
 
 
-@pytest.mark.parametrize(("kind", "fail"), [("world", True), ("world", False), ("transfer_world", False)])
+def test_no_planted_string_of_a_job_that_goes_well_reaches_prefect_or_the_coordinator(seen: Any, server: Any) -> None:
+    world, done = seen
+    _wait_for_the_last_event(server, "prefect.flow-run.Completed", world.job["name"])
+    _the_plants_were_reached(world, fail=False)
+    _nothing_is_found(world, server, done)
+
+
+@pytest.mark.parametrize(("kind", "fail"), [("world", True), ("transfer_world", False)])
 def test_no_planted_string_reaches_prefect_or_the_coordinator(request: Any, server: Any, kind: str, fail: bool) -> None:
     world = request.getfixturevalue(kind)
-    _plant(world, fail=fail)
+    plant(world, fail=fail)
     world.job["name"] = f"planted-{kind.replace('_', '-')}-{'failing' if fail else 'well'}"
     done = _run(world, server, 2 if fail else 0)
     _the_plants_were_reached(world, fail)
@@ -67,38 +52,35 @@ def test_no_planted_string_of_a_hospital_reaches_prefect_or_the_coordinator(
     request: Any, server: Any, kind: str, fail: bool
 ) -> None:
     star = request.getfixturevalue(kind)
-    _plant_in_star(star, fail=fail)
+    plant_in_star(star, fail=fail)
     star.job["name"] = f"planted-{kind.replace('_', '-')}-{'failing' if fail else 'well'}"
-    done = _run(star, server, 2 if fail else 0)
+    done = _run(star, server, 2) if fail else _run_example(star, server)
     if fail:
         (log,) = star.homes.glob("north/runs/*/vault.log")
         assert PLANTS["failure"] + PLANTS["identifier"] in log.read_text()
     else:
+        assert "outcome Model(" in done.stdout
         assert list(star.runs.glob("*/report.html"))
     _nothing_is_found(star, server, done)
 
 
-def _plant_in_star(star: Any, *, fail: bool) -> None:
-    """In a hospital: an identifier, a level that the job does not name, a number, a column, SQL, an error's text."""
-    star.sql("north", f"ALTER TABLE t ADD COLUMN {PLANTS['column']} VARCHAR DEFAULT '{PLANTS['value']}'")
-    number = PLANTS["small number"]
-    star.sql("north", f"UPDATE t SET id = '{PLANTS['identifier']}', crea = {number}, sex = '{PLANTS['value']}' "
-             "WHERE id = 'n0044'")  # fmt: skip
-    failing = f"error('{PLANTS['failure']}' || max(id))" if fail else "count(*)"
-
-    def change(content: dict[str, Any]) -> None:
-        content["datasets"]["stays"]["sql"] = (
-            f"SELECT * FROM t WHERE '{PLANTS['sql']}' <> '' AND (SELECT {failing} FROM t) IS NOT NULL"
-        )
-
-    star.edit_party("north", change)
-
-
 def _run(world: Any, server: Any, exit_code: int) -> Any:
-    verbose = {"PREFECT_LOGGING_LEVEL": "DEBUG"}
-    done = world.command("run", str(world.job_file()), env={**server.env, **verbose})
+    done = world.command("run", str(world.job_file()), env={**server.env, **VERBOSE})
     assert done.returncode == exit_code, done.stderr
     _wait_for_the_last_event(server, f"prefect.flow-run.{'Failed' if exit_code else 'Completed'}", world.job["name"])
+    return done
+
+
+def _run_example(star: Any, server: Any) -> Any:
+    """The same by a flow of one's own, which begins the job and publishes the report."""
+    program = (
+        "import asyncio, runpy, sys; from isthmus.flows import HorizontalJob; "
+        "flow = runpy.run_path(sys.argv[1])['quarterly_training'].with_options(flow_run_name=sys.argv[3]); "
+        "print('outcome', asyncio.run(flow(HorizontalJob.from_file(sys.argv[2]), at_least=0.0)))"
+    )
+    done = star.python(program, str(EXAMPLE), str(star.job_file()), star.job["name"], env={**server.env, **VERBOSE})
+    assert done.returncode == 0, done.stderr
+    _wait_for_the_last_event(server, "prefect.flow-run.Completed", star.job["name"])
     return done
 
 

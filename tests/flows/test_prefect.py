@@ -44,9 +44,8 @@ def _phases(server: Any, run: dict[str, Any]) -> dict[str, str]:
     return {task["name"]: task["state_type"] for task in tasks}
 
 
-def test_the_server_shows_the_run_its_parties_their_phases_progress_and_report(world: Any, server: Any) -> None:
-    world.job["name"] = "seen-in-prefect"
-    done = world.command("run", str(world.job_file()), env=server.env)
+def test_the_server_shows_the_run_its_parties_their_phases_progress_and_report(seen: Any, server: Any) -> None:
+    done = seen[1]
     assert done.returncode == 0, done.stderr
     (run,) = _runs_of(server, "seen-in-prefect")
     assert run["state_type"] == "COMPLETED"
@@ -113,17 +112,8 @@ def test_a_flow_of_ones_own_runs_the_steps_in_twenty_lines(world: Any, server: A
         "flow = runpy.run_path(sys.argv[1])['monthly_mortality']; job = VerticalJob.from_file(sys.argv[2]); "
         "[print('outcome', asyncio.run(flow(job, at_least=int(word)))) for word in sys.argv[3:]]"
     )
-    env = {**os.environ, **server.env, "ISTHMUS_HOMES": str(world.homes), "ISTHMUS_RUNS": str(world.runs)}
-    words = [
-        sys.executable,
-        "-c",
-        program,
-        str(EXAMPLES / "monthly_mortality.py"),
-        str(world.job_file()),
-        "100",
-        "1000",
-    ]
-    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=100)
+    words = [str(EXAMPLES / "monthly_mortality.py"), str(world.job_file()), "100", "1000"]
+    done = world.python(program, *words, env=server.env)
     assert done.returncode == 0, done.stderr
     outcomes = [line for line in done.stdout.splitlines() if line.startswith("outcome")]
     assert "test-job-" in outcomes[0]
@@ -145,9 +135,7 @@ def test_a_flow_of_ones_own_counts_over_hospitals(statistics_star: Any, server: 
         "flow = runpy.run_path(sys.argv[1])['weekly_counts']; "
         "print('outcome', asyncio.run(flow(StatisticsJob.from_file(sys.argv[2]))))"
     )
-    env = {**os.environ, **server.env, "ISTHMUS_HOMES": str(star.homes), "ISTHMUS_RUNS": str(star.runs)}
-    words = [sys.executable, "-c", program, str(EXAMPLES / "weekly_counts.py"), str(star.job_file())]
-    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=100)
+    done = star.python(program, str(EXAMPLES / "weekly_counts.py"), str(star.job_file()), env=server.env)
     assert done.returncode == 0, done.stderr
     assert "outcome" in done.stdout
     (parent,) = _runs_of(server, "measure weekly-counts")
@@ -166,10 +154,8 @@ def test_a_flow_of_ones_own_transfers_and_looks_at_what_the_gate_kept(transfer_w
         "flow = runpy.run_path(sys.argv[1])['yearly_transfer']; "
         "print('outcome', asyncio.run(flow(TransferJob.from_file(sys.argv[2]), at_least=50)))"
     )
-    homes, runs = str(transfer_world.homes), str(transfer_world.runs)
-    env = {**os.environ, **server.env, "ISTHMUS_HOMES": homes, "ISTHMUS_RUNS": runs}
-    words = [sys.executable, "-c", program, str(EXAMPLES / "yearly_transfer.py"), str(transfer_world.job_file())]
-    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=100)
+    words = [str(EXAMPLES / "yearly_transfer.py"), str(transfer_world.job_file())]
+    done = transfer_world.python(program, *words, env=server.env)
     assert done.returncode == 0, done.stderr
     assert "'chosen': 'transferred'" in done.stdout
     (parent,) = _runs_of(server, "train yearly-transfer")
@@ -208,9 +194,7 @@ def test_training_stops_when_the_parties_no_longer_share_the_same_patients(world
         "import asyncio, sys; from isthmus.flows import Shared, VerticalJob, train_vertical; "
         "asyncio.run(train_vertical(VerticalJob.from_file(sys.argv[1]), Shared('another', '0' * 64, None)))"
     )
-    env = {**os.environ, **server.env, "ISTHMUS_HOMES": str(world.homes), "ISTHMUS_RUNS": str(world.runs)}
-    words = [sys.executable, "-c", program, str(world.job_file())]
-    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=100)
+    done = world.python(program, str(world.job_file()), env=server.env)
     assert "error[run.realigned]" in done.stderr
     assert not list(world.homes.glob("*/models/*"))
 
