@@ -98,6 +98,12 @@ def auc(label: NDArray[Any], score: NDArray[Any]) -> float:
     return float(_scikit_learn().roc_auc_score(label, score))
 
 
+def log_loss(label: NDArray[Any], score: NDArray[Any]) -> float:
+    """Mean cross entropy of probabilities, which are kept from 0 and 1 by a ten-millionth."""
+    probability = np.clip(score.astype(np.float64), 1e-7, 1 - 1e-7)
+    return float(_scikit_learn().log_loss(label, probability, labels=[0, 1]))
+
+
 def auc_interval(label: NDArray[Any], score: NDArray[Any]) -> tuple[float, float]:
     """The 95 % bootstrap interval of an AUC."""
     return _percentiles(_resampled_aucs(score, _resample(label)))
@@ -131,7 +137,7 @@ def calibration_curve(label: NDArray[Any], score: NDArray[Any]) -> tuple[Floats,
 def _always_defined(label: NDArray[Any], score: NDArray[Any]) -> list[MetricValue]:
     probability = np.clip(score.astype(np.float64), 1e-7, 1 - 1e-7)
     return [
-        MetricValue("log_loss", float(_scikit_learn().log_loss(label, probability, labels=[0, 1]))),
+        MetricValue("log_loss", log_loss(label, score)),
         MetricValue("brier", float(np.mean((probability - label) ** 2))),
         MetricValue("accuracy", float(np.mean((score >= 0.5) == (label > 0.5)))),
         MetricValue("prevalence", float(np.mean(label))),

@@ -20,7 +20,7 @@ from ..horizontal.metrics import r2
 from ..parties.errors import InputError
 from .gate import FOLDS, Candidate, Comparison, cross_validate, fit, folds, order
 from .linear import LinearModel, LinearPlan
-from .patients import Floats, Indices, Patients
+from .patients import Floats, Patients
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ def distill_score(patients: Patients, plan: LinearPlan, *, seed: int, party: str
     """
     if patients.shared < 2:
         raise InputError("data.few_rows", party=party, count=patients.shared, allowed=2)
-    shared = patients.take(np.arange(patients.shared))
+    shared = patients.of_shared
     taught: Floats = expit(shared.given[:, 0])
     student = np.zeros(len(taught))
     cuts = KFold(min(FOLDS, len(taught)), shuffle=True, random_state=order(seed))
@@ -79,12 +79,15 @@ def distill_score(patients: Patients, plan: LinearPlan, *, seed: int, party: str
     return Student(model, patients.shared, r2(taught, student), None)
 
 
-def _learn(patients: Patients, teacher: Candidate, plan: LinearPlan, seed: int) -> LinearModel:
-    """The student: soft labels for the shared patients, hard ones for the others whose outcome is known."""
-    label = patients.label.copy()
-    judged: Indices = patients.judged
-    label[: patients.shared] = fit(teacher, patients, plan).probabilities(
-        patients.take(np.arange(patients.shared)).own, patients.given
-    )
+def soft_labels(patients: Patients, teacher: Candidate, plan: LinearPlan, seed: int) -> Floats:
+    """What the student learns, ``(rows,)``: the teacher's probabilities for the shared patients, the outcomes of the
+    further ones (NaN where they are not known)."""
+    label, judged = patients.label.copy(), patients.judged
+    label[: patients.shared] = fit(teacher, patients, plan).probabilities(patients.of_shared.own, patients.given)
     label[judged] = cross_validate(patients.labelled, [teacher], plan, seed)[teacher]
-    return fit("target", Patients(patients.own, patients.given, label), plan)
+    return label
+
+
+def _learn(patients: Patients, teacher: Candidate, plan: LinearPlan, seed: int) -> LinearModel:
+    taught = Patients(patients.own, patients.given, soft_labels(patients, teacher, plan, seed))
+    return fit("target", taught, plan)

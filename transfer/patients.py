@@ -36,6 +36,11 @@ class Patients:
         return self.take(np.flatnonzero(~np.isnan(self.label)))
 
     @property
+    def of_shared(self) -> Patients:
+        """The shared ones alone."""
+        return self.take(np.arange(self.shared))
+
+    @property
     def judged(self) -> Indices:
         """Positions of the shared ones whose outcome is known: on them alone all candidates can be compared."""
         return np.flatnonzero(~np.isnan(self.label[: self.shared]))
