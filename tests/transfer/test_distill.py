@@ -7,12 +7,19 @@ from scipy.special import expit, logit
 from isthmus.horizontal.metrics import auc
 from isthmus.parties.errors import InputError
 from isthmus.parties.table import Column
+from isthmus.transfer import gate as gate_module
 from isthmus.transfer.distill import distill, distill_score, soft_labels
 from isthmus.transfer.gate import cross_validate, fit, folds
 from isthmus.transfer.linear import LinearModel, LinearPlan
 from isthmus.transfer.patients import Patients
 
 PLAN = LinearPlan()
+
+
+@pytest.fixture(autouse=True)
+def one_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patients are cut into folds once: repeats take time, and have a test of their own."""
+    monkeypatch.setattr(gate_module, "_REPEATS", 1)
 
 
 def sample(shared: int = 60, unknown: int = 0, further: int = 0, *, seed: int = 5, own: float = 1.0) -> Patients:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from isthmus.horizontal.metrics import auc, auc_gain_interval, auc_interval
 from isthmus.parties.errors import InputError
 from isthmus.parties.table import Column
+from isthmus.transfer import gate as gate_module
 from isthmus.transfer.gate import (
     CANDIDATES,
     LEAST,
@@ -23,6 +24,12 @@ from isthmus.transfer.linear import LinearModel, LinearPlan
 from isthmus.transfer.patients import Patients
 
 PLAN = LinearPlan()
+
+
+@pytest.fixture(autouse=True)
+def one_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patients are cut into folds once: repeats take time, and have a test of their own."""
+    monkeypatch.setattr(gate_module, "_REPEATS", 1)
 
 
 def sample(
@@ -106,7 +113,8 @@ def test_a_patient_is_predicted_by_models_that_were_fitted_without_it():
     assert cross_validate(patients, ["target"], PLAN, 1)["target"] == pytest.approx(np.full(30, 2 / 3), abs=1e-3)
 
 
-def test_cross_validated_probabilities_are_the_mean_over_the_repeats():
+def test_cross_validated_probabilities_are_the_mean_over_the_repeats(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gate_module, "_REPEATS", 5)
     patients = sample(500, 20)  # four times five folds: 2,000 rows are judged
     expected = np.zeros(500)
     for repeat in range(4):
@@ -163,7 +171,7 @@ def test_further_candidates_are_compared_on_the_patients_that_they_predict():
     assert worse.chosen == "split"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     label=st.lists(st.sampled_from([0.0, 1.0]), min_size=4, max_size=20).filter(lambda found: len(set(found)) == 2),
     data=st.data(),
