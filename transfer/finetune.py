@@ -8,9 +8,10 @@
     4  the gate compares three models on the party's validation rows: `start` as it is, `alone` (the same model from
        fresh weights, with the same training) and `tuned`, and keeps the best: do no harm
 
-The gate goes by the task's score (AUC, R², C-index). Among equals the start is kept, then the model alone; where
-validation rows leave the score undefined, the start. `alone` and `tuned` are also stopped by the loss of these rows and
-the start need not be, which flatters them a little; rows that all three have not seen judge what was kept.
+The gate goes by the loss of the validation rows, as `gate` does and for its reasons: measured on five hospitals with
+six seeds, the mean test AUC lost by the choice was .008 by loss and .012 by AUC. Among equals the start is kept, then
+the model alone. `alone` and `tuned` are also stopped by the loss of these rows and the start need not be, which
+flatters them a little; rows that all three have not seen judge what was kept.
 
 **Who learns what**: nobody anything. No message is sent. Whoever trained the trunk does not learn that it was tuned.
 What the party itself may read out of a trunk, it could read before: it holds the file.
@@ -27,7 +28,6 @@ personalization layers", 2019.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,11 +90,11 @@ class TuningPlan:
 class Finetuned:
     """Three models of one party's, as problems that can judge them, and the one that the gate keeps.
 
-    `validation` are the scores that it went by (None: undefined), `epochs` how long the trained ones were trained.
+    `validation` are the losses that it went by, `epochs` how long the trained ones were trained.
     """
 
     problems: Mapping[Candidate, TabularProblem]
-    validation: Mapping[Candidate, float | None]
+    validation: Mapping[Candidate, float]
     epochs: Mapping[Candidate, AloneOutcome]
     chosen: Candidate
 
@@ -182,7 +182,7 @@ def finetune(
     start.write_into(problems["start"].module)
     graft(start, problems["tuned"].module, plan.head, frozen=plan.frozen)
     epochs: dict[Candidate, AloneOutcome] = {"alone": train("alone"), "tuned": train("tuned")}
-    validation = {of: _score(problems[of]) for of in CANDIDATES}
+    validation = {of: problems[of].validation().loss for of in CANDIDATES}
     return Finetuned(problems, validation, epochs, choose(validation))
 
 
@@ -196,12 +196,6 @@ def graft(start: SavedModel, module: nn.Module, head: tuple[str, ...], *, frozen
             tensor.requires_grad_(not frozen)
 
 
-def choose(validation: Mapping[Candidate, float | None]) -> Candidate:
-    """The candidate with the highest score; of equals the first of `CANDIDATES`, and so the start if none has any."""
-    scores = {of: -math.inf if score is None else score for of, score in validation.items()}
-    return max(CANDIDATES, key=lambda of: scores[of])
-
-
-def _score(problem: TabularProblem) -> float | None:
-    judged = problem.validation()
-    return judged.score if judged.scored else None
+def choose(validation: Mapping[Candidate, float]) -> Candidate:
+    """The candidate with the lowest loss; of equals the first of `CANDIDATES`."""
+    return min(CANDIDATES, key=lambda of: validation[of])

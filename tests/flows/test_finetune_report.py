@@ -102,7 +102,8 @@ def test_the_table_fits_a_terminal_and_says_all_three_models(summary: dict[str, 
 
 def test_the_sentences_say_what_is_kept_and_by_how_much(summary: dict[str, Any]) -> None:
     assert headline(summary) == "east keeps the tuned model: 0.800 (0.700 to 0.900) AUC on held-out patients"
-    assert verdict(summary) == "keeps tuned by the AUC of validation patients: alone 0.780, start 0.720, tuned 0.790"
+    told = "alone 0.780, start 0.720, tuned 0.790"
+    assert verdict(summary) == f"keeps tuned, by the lowest validation loss; AUC there: {told}"
     assert gains(summary) == "alone +0.040   tuned +0.030   AUC over the start, on held-out patients"
     assert harm(summary) == (
         "the tuned model is 0.010 below the one trained alone; the gate's choice is 0.010 below the best"

@@ -40,6 +40,7 @@ def _told(chosen: Any, transferred: float) -> list[PublicEvent]:
         Count(name="own_labelled", value=30),
         _auc("target", 0.7),
         _auc("source", 0.72),
+        Metric(name="log_loss", of="transferred", part="validation", value=0.512, rows=60),
         _gain("source", 0.02),
         _auc("transferred", transferred),
         _gain("transferred", round(transferred - 0.7, 3)),
@@ -87,7 +88,9 @@ def test_what_is_kept_is_told_with_its_gain_over_the_target_alone() -> None:
     assert "0.780 (0.680–0.880)" in lines[3]
     closing = report.closing_lines(summary)
     assert closing[0] == "  rows    insurer 240   lab 100   shared patients found 70, 60 with an outcome"
-    assert "keeps transferred; against lab alone: insurer alone +0.020, transferred +0.080." in closing[1]
+    told = "AUC over lab alone: insurer alone +0.020, transferred +0.080."
+    assert closing[1] == f"  gate    keeps transferred (lowest log loss); {told}"
+    assert "0.512" in page(summary)
     assert closing[2] == "  distil  lab runs it without insurer; 70 soft labels"
 
 

@@ -135,16 +135,16 @@ def name_of(summary: Mapping[str, Any], of: str) -> str:
 
 
 def main_of(summary: Mapping[str, Any], of: str, part: str) -> Mapping[str, Any] | None:
-    """The metric that the gate goes by, of one model."""
+    """The metric that the task goes by, of one model."""
     found: Mapping[str, Any] | None = summary["models"][of][part].get(summary["main"])
     return found
 
 
 def verdict(summary: Summary) -> str:
-    """What the gate keeps and by which scores."""
+    """What the gate keeps, and how the models score on the rows that it went by."""
     scores = {of: main_of(summary, of, "validation") for of in CANDIDATES}
     told = ", ".join(f"{of} {score['value']:.3f}" for of, score in scores.items() if score)
-    return f"keeps {summary['chosen']} by the {title(summary)} of validation patients: {told or 'undefined'}"
+    return f"keeps {summary['chosen']}, by the lowest validation loss; {title(summary)} there: {told or 'undefined'}"
 
 
 def gains(summary: Summary) -> str:

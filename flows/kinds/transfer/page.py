@@ -26,7 +26,7 @@ def notes(summary: Summary) -> list[str]:
     """What a reader has to know first."""
     found = []
     gain = summary["validation"]["transferred"].get("auc_gain")
-    if gain and gain["value"] < 0:
+    if gain and gain["value"] < 0 and summary["chosen"] != "transferred":
         found.append("The transfer did harm: with what the source gave, the target's model is worse than without.")
     elif gain and gain["low"] is not None and gain["low"] < 0 < gain["value"]:
         found.append("The gain of the transfer may be chance: its interval reaches below zero.")
@@ -65,6 +65,12 @@ def _judging(summary: Summary) -> str:
         f"them. Every model learns from the others{extra}. “What the gate keeps” is judged by a second "
         "cross-validation around the gate, so that choosing the best one does not flatter it.</p>"
     )
+    losses = [(of, summary["validation"][of].get("log_loss")) for of in CANDIDATES]
+    cells = [[escape(title(summary, of)), f"{loss['value']:.3f}"] for of, loss in losses if loss]
+    body += (
+        "<p>The gate goes by the log loss, which sees by how much a forecast is right; the AUC sees ranks alone.</p>"
+    )
+    body += table(["cross-validated", "log loss"], cells) if cells else ""
     held_out = [(of, summary["test"][of].get("auc")) for of in (*CANDIDATES, "chosen")]
     if summary["test"]["split"]:
         rows = next((score["rows"] for _, score in held_out if score), None)

@@ -173,14 +173,18 @@ def verdict(summary: Summary) -> str:
     chosen = title(summary, summary["chosen"])
     gains = {of: summary["validation"][of].get("auc_gain") for of in CANDIDATES}
     told = ", ".join(f"{title(summary, of)} {gain['value']:+.3f}" for of, gain in gains.items() if gain)
-    against = f"; against {summary['target']} alone: {told}" if told else ""
-    return f"keeps {chosen}{against}. {harm(summary)}".strip()
+    against = f"; AUC over {summary['target']} alone: {told}" if told else ""
+    return f"keeps {chosen} (lowest log loss){against}. {harm(summary)}".strip()
 
 
 def harm(summary: Summary) -> str:
     """One sentence where what the source gave made the target's model worse; else nothing."""
     gain = summary["validation"]["transferred"].get("auc_gain")
-    return "The transfer did harm, and is not used." if gain and gain["value"] < 0 else ""
+    if not gain or gain["value"] >= 0:
+        return ""
+    if summary["chosen"] == "transferred":  # the gate goes by the log loss
+        return "It ranks patients no better than the target alone, but its probabilities fit better."
+    return "The transfer did harm, and is not used."
 
 
 def unlabelled(summary: Summary) -> bool:

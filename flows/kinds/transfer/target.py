@@ -163,6 +163,7 @@ class TargetLearning:
     def _tell_model(self, comparison: Comparison, name: str, part: Any, of: Any) -> None:
         rows, tell = len(comparison.label), self._phases.tell
         tell(Metric(part=part, of=of, rows=rows, **comparison.auc(name)._asdict()))
+        tell(Metric(name="log_loss", part=part, of=of, rows=rows, value=comparison.log_loss(name)))
         if name != "target":
             gain = comparison.gain(name)
             tell(Metric(name="auc_gain", part=part, of=of, rows=rows, value=gain.value, low=gain.low, high=gain.high))
