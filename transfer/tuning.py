@@ -18,6 +18,11 @@ from the job; the trunk's weights are not sent.
 
 **Adversary**: semi-honest, as in `vertical.split`.
 
+**Measured** (`bench-transfer`, SUPPORT2, 1,000 and 2,000 of 4,000 patients shared, eight seeds): beginning with the
+trunk beats random weights by less than 0.01 of AUC in the median, and the linear model on the source's score is as good
+as either. A tenth of the learning rate for the trunk, or a trunk that has seen no shared patient at all, made no
+difference that could be told from chance.
+
 **Papers**: those of `vertical.split`; Yosinski et al., "How transferable are features in deep neural networks?", 2014.
 """
 

@@ -15,6 +15,10 @@ of them. The target's patients are the source's kind of patients here, which is 
 - **not out of fold** is what a source would give that lets one model speak of its own training rows; beside both ways
   stands what cross-validation on the shared patients then claims.
 
+A second table: only a quarter of the shared 20 % is labelled, so that unlabelled patients carry soft labels; or the
+target has further 600 labelled patients whom the source does not know. A third: split training of both sides, which
+trains on three fifths of the shared patients and stops by another fifth, beside the transferred model of all of them.
+
 Nothing is asserted. The last line is JSON: `gain_1`, `gain_5`, `gain_20` (medians over seeds of transferred, with a
 score, less target alone), `gate_regret_max` (the largest of the three medians of the regret), and all figures as raw.
 """
