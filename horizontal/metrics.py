@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 MetricName = Literal[
-    "auc", "average_precision", "log_loss", "brier", "accuracy", "prevalence", "rmse", "mae", "r2", "c_index"
+    "auc", "auc_gain", "average_precision", "log_loss", "brier", "accuracy", "prevalence",
+    "rmse", "mae", "r2", "c_index",
 ]  # fmt: skip
 Floats = NDArray[np.float64]
 RESAMPLES = 1000
@@ -109,10 +110,15 @@ def auc_interval(label: NDArray[Any], score: NDArray[Any]) -> tuple[float, float
     return _percentiles(_resampled_aucs(score, _resample(label)))
 
 
-def auc_gain_interval(label: NDArray[Any], score: NDArray[Any], other: NDArray[Any]) -> tuple[float, float]:
-    """The 95 % interval of AUC(score) - AUC(other), each resample judging both on the same patients."""
+def auc_gain(label: NDArray[Any], score: NDArray[Any], other: NDArray[Any]) -> MetricValue:
+    """AUC(score) - AUC(other) with its 95 % interval, each resample judging both on the same patients.
+
+    Raises `ValueError` unless both outcomes are there.
+    """
+    gained = auc(label, score) - auc(label, other)
     weights = _resample(label)
-    return _percentiles(_resampled_aucs(score, weights) - _resampled_aucs(other, weights))
+    interval = _percentiles(_resampled_aucs(score, weights) - _resampled_aucs(other, weights))
+    return MetricValue("auc_gain", gained, *interval)
 
 
 def roc_curve(label: NDArray[Any], score: NDArray[Any]) -> tuple[Floats, Floats]:

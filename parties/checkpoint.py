@@ -66,11 +66,11 @@ class Checkpoints:
     """The checkpoints of one party in one run, by step (a count that rises)."""
 
     def __init__(self, folder: Path, *, party: str) -> None:
-        self._folder, self._party = folder, party
+        self.folder, self._party = folder, party
 
     def steps(self) -> list[int]:
         """The steps that can be loaded, ascending."""
-        names = (path.stem.removeprefix("step-") for path in self._folder.glob("step-*.safetensors"))
+        names = (path.stem.removeprefix("step-") for path in self.folder.glob("step-*.safetensors"))
         return sorted(int(name) for name in names if name.isdecimal())
 
     def save(self, step: int, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
@@ -94,7 +94,7 @@ class Checkpoints:
         self.drop_after(-1)
 
     def _path(self, step: int) -> Path:
-        return self._folder / f"step-{step:08d}.safetensors"
+        return self.folder / f"step-{step:08d}.safetensors"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ Nothing here leaves the target. The student carries what the source's model says
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import expit
@@ -18,7 +18,7 @@ from sklearn.model_selection import KFold
 
 from ..horizontal.metrics import r2
 from ..parties.errors import InputError
-from .gate import FOLDS, Candidate, Comparison, cross_validate, fit, folds, order
+from .gate import FOLDS, Comparison, cross_validate, fit, folds, order
 from .linear import LinearModel, LinearPlan
 from .patients import Floats, Patients
 
@@ -28,8 +28,8 @@ class Student:
     """A distilled model, which uses own columns only, and how good it is.
 
     It learnt from `soft_labels` shared patients. `fidelity` is the share of the variance of the teacher's probabilities
-    that it tells (R²), for patients that neither was fitted to; `validated` compares `student` and `target` alone, both
-    cross-validated on the shared patients whose outcome is known, and is None where none is.
+    that it tells (R²), for patients that neither was fitted to; `validated` compares `distilled` and `target` alone,
+    both cross-validated on the shared patients whose outcome is known, and is None where none is.
     """
 
     model: LinearModel
@@ -38,7 +38,7 @@ class Student:
     validated: Comparison | None
 
 
-def distill(patients: Patients, teacher: Candidate, plan: LinearPlan, *, seed: int) -> Student:
+def distill(patients: Patients, teacher: str, plan: LinearPlan, *, seed: int) -> Student:
     """Distil `source` or `transferred`, whichever the gate chose; there are enough labels, or it could not have.
 
     What is compared is cross-validated with teacher and soft labels made anew without the patients that are judged.
@@ -57,7 +57,7 @@ def distill(patients: Patients, teacher: Candidate, plan: LinearPlan, *, seed: i
         taught[test] = fit(teacher, train, plan).probabilities(tested.own, tested.given)
     model = _learn(patients, teacher, plan, seed)
     return Student(
-        model, patients.shared, r2(taught, student), Comparison(label, {"target": alone, "student": student})
+        model, patients.shared, r2(taught, student), Comparison(label, {"target": alone, "distilled": student})
     )
 
 
@@ -79,7 +79,7 @@ def distill_score(patients: Patients, plan: LinearPlan, *, seed: int, party: str
     return Student(model, patients.shared, r2(taught, student), None)
 
 
-def soft_labels(patients: Patients, teacher: Candidate, plan: LinearPlan, seed: int) -> Floats:
+def soft_labels(patients: Patients, teacher: str, plan: LinearPlan, seed: int) -> Floats:
     """What the student learns, ``(rows,)``: the teacher's probabilities for the shared patients, the outcomes of the
     further ones (NaN where they are not known)."""
     label, judged = patients.label.copy(), patients.judged
@@ -88,6 +88,5 @@ def soft_labels(patients: Patients, teacher: Candidate, plan: LinearPlan, seed: 
     return label
 
 
-def _learn(patients: Patients, teacher: Candidate, plan: LinearPlan, seed: int) -> LinearModel:
-    taught = Patients(patients.own, patients.given, soft_labels(patients, teacher, plan, seed))
-    return fit("target", taught, plan)
+def _learn(patients: Patients, teacher: str, plan: LinearPlan, seed: int) -> LinearModel:
+    return fit("target", replace(patients, label=soft_labels(patients, teacher, plan, seed)), plan)

@@ -40,7 +40,7 @@ from torch import nn
 
 from ..horizontal.alone import AloneOutcome, train_alone
 from ..horizontal.local import BatchReport
-from ..horizontal.metrics import auc, auc_gain_interval
+from ..horizontal.metrics import MetricValue, auc_gain
 from ..horizontal.model_file import SavedModel
 from ..horizontal.model_spec import ModelSpec
 from ..horizontal.models import build
@@ -98,7 +98,7 @@ class Finetuned:
     epochs: Mapping[Candidate, AloneOutcome]
     chosen: Candidate
 
-    def auc_gain(self, of: Candidate, rows: NDArray[np.int64]) -> tuple[float, float, float] | None:
+    def auc_gain(self, of: Candidate, rows: NDArray[np.int64]) -> MetricValue | None:
         """How much higher the AUC of a model is than the start's, with its 95 % interval, each resample judging both on
         the same of these rows; None for another task, for rows of one outcome, and for the start itself.
         """
@@ -106,9 +106,7 @@ class Finetuned:
         target = problem.target[rows]
         if of == "start" or target.task != "binary" or len(np.unique(target.values)) < 2:
             return None
-        score, other = problem.scores(rows), before.scores(rows)
-        low, high = auc_gain_interval(target.values, score, other)
-        return auc(target.values, score) - auc(target.values, other), low, high
+        return auc_gain(target.values, problem.scores(rows), before.scores(rows))
 
 
 def find_model(home: PartyHome, digest: str) -> Path:

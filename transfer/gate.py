@@ -27,7 +27,7 @@ from typing import Literal
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
-from ..horizontal.metrics import MetricValue, auc, auc_gain_interval, auc_interval, log_loss
+from ..horizontal.metrics import MetricValue, auc, auc_gain, auc_interval, log_loss
 from ..parties.errors import InputError
 from .linear import LinearModel, LinearPlan
 from .patients import Floats, Indices, Patients
@@ -66,9 +66,7 @@ class Comparison:
 
     def gain(self, name: str) -> MetricValue:
         """AUC less that of the target alone, with its 95 % interval, paired by patient: below 0 it does harm."""
-        found, alone = self.predictions[name], self.predictions["target"]
-        gained = auc(self.label, found) - auc(self.label, alone)
-        return MetricValue("auc", gained, *auc_gain_interval(self.label, found, alone))
+        return auc_gain(self.label, self.predictions[name], self.predictions["target"])
 
     def choose_on(self, rows: Indices, further: Mapping[str, Floats]) -> Comparison:
         """The patients at the positions `rows` only, with `further` predictions of them, each ``(len(rows),)``."""
@@ -120,13 +118,15 @@ def check_labels(patients: Patients, party: str) -> None:
 
 
 def fit(candidate: str, patients: Patients, plan: LinearPlan) -> LinearModel:
-    """Fit one of `CANDIDATES` to those of its patients whose outcome is known."""
+    """Fit one of `CANDIDATES` to those of its patients whose outcome is known; raises `ValueError` for another name."""
     known = patients.labelled
     if candidate == "target":
         return LinearModel.fit(known.own, None, known.label, plan)
     if candidate == "source":
         return LinearModel.fit((), known.given, known.label[: known.shared], plan)
-    return LinearModel.fit(known.own, known.given, known.label, plan)
+    if candidate == "transferred":
+        return LinearModel.fit(known.own, known.given, known.label, plan)
+    raise ValueError(f"{candidate!r} is no candidate")
 
 
 def cross_validate(patients: Patients, candidates: Sequence[str], plan: LinearPlan, seed: int) -> dict[str, Floats]:

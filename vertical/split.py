@@ -24,8 +24,10 @@ validation AUC was the best so far. This module neither measures nor hides any o
 
 With staleness 0 and float32, this is the same computation as `central.train_central`, bit for bit.
 
-A passive party may begin with a bottom that was trained before (`trunk`) instead of random weights; nothing of it is
-told. What that means for who learns what is with those who train it: `transfer.tuning`.
+A passive party may begin with a bottom that was trained before (`trunk`) instead of random weights, which are not sent
+either. Then A is told more: cut layers that carry what k has learnt of its other rows; and, where the trunk was trained
+by a label of k's own, that label of the patients trained on, since these cut layers are **not out of fold**. The trunk
+must not have seen the validation and test rows (`transfer.pretrain.pretrain_without`).
 
 **Resume**: A writes its checkpoint of an epoch before it sends EPOCH, k writes its own after it has received it and
 before it sends anything of the next epoch. So at any moment no party is more than one epoch ahead of another, and as

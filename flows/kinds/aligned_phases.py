@@ -52,6 +52,12 @@ def read_identifiers(store: Store, job: AlignedJob, party: str, row_ids: NDArray
     return identifiers
 
 
+def positions(everybody: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.int64]:
+    """Where the ids `wanted` stand among all row ids."""
+    place = {row: position for position, row in enumerate(everybody.tolist())}
+    return np.array([place[row] for row in wanted.tolist()], dtype=np.int64)
+
+
 class AlignedPhases(Phases[J]):
     """One party's side up to the alignment: `store`, `all_row_ids`, and then `aligned`."""
 

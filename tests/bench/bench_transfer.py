@@ -53,8 +53,7 @@ from isthmus.transfer.embedding import give_embedding, receive_embedding
 from isthmus.transfer.gate import CANDIDATES, Comparison, cross_validate, judge
 from isthmus.transfer.patients import Patients
 from isthmus.transfer.pretrain import pretrain_without
-from isthmus.transfer.tuning import tune_source, tune_target
-from isthmus.vertical import SplitPlan, split_rows, train_central
+from isthmus.vertical import SplitPlan, split_rows, train_active, train_central, train_passive
 from isthmus.vertical.models import ComposedNetwork
 
 QUICK = os.environ.get("QUICK", "") not in ("", "0")
@@ -79,7 +78,7 @@ def through_channel(values: NDArray[np.float32]) -> Floats:
     """Give what the source says of the shared patients to the target."""
     source, target = channels()
     with ThreadPoolExecutor(1) as pool:
-        giving = pool.submit(give_embedding, source, values)
+        giving = pool.submit(give_embedding, source, values, may_split=False)
         given = receive_embedding(target, *values.shape, split=False)
         giving.result()
     return given
@@ -113,7 +112,7 @@ def judged(world: World, patients: Patients, told: Floats, validated: Comparison
     found |= {"choice": choice, "gate": found[choice], "regret": regret}
     if choice == "target":
         return found
-    student = distill(patients, choice, PLAN, seed=world.seed)  # type: ignore[arg-type]
+    student = distill(patients, choice, PLAN, seed=world.seed)
     logits = student.model.logits(take(world.data.target, world.test))
     return found | {"student": world.test_auc(logits), "soft labels": student.soft_labels}
 
@@ -160,8 +159,9 @@ def tuned(world: World) -> Found:
         for party in ends
     }  # fmt: skip
     with ThreadPoolExecutor(1) as pool:
-        going = pool.submit(tune_source, ends["source"], tables["source"], plan, trunk=trunk, **options["source"])
-        active = tune_target(ends["target"], tables["target"], world.data.label[shared], plan, **options["target"])
+        going = pool.submit(train_passive, ends["source"], tables["source"], plan, trunk=trunk, **options["source"])
+        channel = {"source": ends["target"]}
+        active = train_active(channel, tables["target"], world.data.label[shared], plan, **options["target"])
         passive = going.result()
     scratch = train_central(
         tables, world.data.label[shared], plan,

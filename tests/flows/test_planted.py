@@ -62,6 +62,25 @@ def test_no_planted_string_of_a_hospital_reaches_prefect_or_the_coordinator(
         assert "outcome Model(" in done.stdout
         assert list(star.runs.glob("*/report.html"))
     _nothing_is_found(star, server, done)
+    if not fail:
+        _tune_what_came_of_it(star)
+        _nothing_is_found(star, server, _run(star, server, 0))
+
+
+def _tune_what_came_of_it(star: Any) -> None:
+    """The job becomes one that goes on from the hospitals' model, at the hospital with the plants."""
+    star.edit_party("north", lambda content: content["policy"].update(kinds=["finetune"], max_epochs=9))
+    star.job = {
+        "kind": "finetune",
+        "name": "planted-tuning",
+        "purpose": "testing",
+        "party": {"name": "north", "dataset": "stays"},
+        "columns": ["age", "crea", "sex"],
+        "label": {"column": "died"},
+        "model": star.job["model"],
+        "start": {"job": star.job["name"]},
+        "tuning": {"epochs": 3},
+    }
 
 
 def _run(world: Any, server: Any, exit_code: int) -> Any:

@@ -14,7 +14,7 @@ import pytest
 from isthmus.flows.check import check_job
 from isthmus.flows.kinds.aligned import ALIGN_PHASES
 from isthmus.parties.checkpoint import read_tensors
-from isthmus.parties.events import Chosen, Count, Metric, Phase, Resumed, Traffic
+from isthmus.parties.events import Chosen, Count, Curve, Metric, Phase, Resumed, Traffic
 from isthmus.parties.network import channel
 from isthmus.parties.network.message import Message, Step, Topic
 from isthmus.transfer import gate
@@ -189,7 +189,10 @@ def test_patients_without_an_outcome_keep_the_parties_from_training_on(transfer_
 
 
 def test_a_transfer_that_does_harm_is_told_and_not_used(transfer_world: Any) -> None:
-    transfer_world.sql("insurer", "UPDATE t SET died = CAST(substr(id, 5, 1) AS INTEGER) % 2")  # says nothing
+    transfer_world.sql("insurer", "UPDATE t SET died = CAST(substr(id, 5, 1) AS INTEGER) % 2")  # says nothing, in
+    transfer_world.job["pretraining"] |= {"hidden": [16, 16]}  # many words
+    transfer_world.job |= {"give": "embedding", "fit": {"c": 1_000}}
+    transfer_world.edit_party("insurer", lambda content: content["policy"].update(max_embedding=16))
     journal = transfer_world.run_inside()
     assert [event.of for _, event in journal.of(Chosen)] == ["target"]
     gains = {event.of: event.value for _, event in journal.of(Metric) if event.name == "auc_gain"}
@@ -208,4 +211,15 @@ def test_few_patients_of_an_outcome_are_not_told_of(transfer_world: Any) -> None
     journal = transfer_world.run_inside()
     assert not list(journal.of(Metric))
     assert not list(journal.of(Chosen))
-    assert "labelled" not in {event.name for _, event in journal.of(Count)}
+    assert not list(journal.of(Curve))
+    counts = {event.name for party, event in journal.of(Count) if party == "lab" and event.linkage_pass is None}
+    assert counts == {"rows", "columns", "shared"}  # soft labels would tell what the gate chose
+
+
+def test_patients_held_out_of_tuning_are_told_of_only_if_they_are_enough_by_themselves(transfer_world: Any) -> None:
+    transfer_world.sql("lab", "UPDATE t SET died = 1 WHERE died IS NULL")
+    transfer_world.job["split"] = {"at_least": 60, "epochs": 1, "batch_size": 16, "top": [4]}
+    transfer_world.edit_party("lab", lambda content: content["policy"]["release"]["results"].update(cohort=15))
+    journal = transfer_world.run_inside()
+    assert {event.part for _, event in journal.of(Metric)} == {"validation"}
+    assert not list(journal.of(Curve))

@@ -11,7 +11,7 @@ from sklearn import metrics as sklearn_metrics
 from isthmus.horizontal.metrics import (
     CURVE_POINTS,
     auc,
-    auc_gain_interval,
+    auc_gain,
     auc_interval,
     binary_metrics,
     c_index,
@@ -132,22 +132,22 @@ def test_the_same_scores_give_the_same_interval():
 
 def test_the_interval_of_a_gain_over_itself_is_nothing():
     label, score = sample()
-    assert auc_gain_interval(label, score, score) == (0.0, 0.0)
+    assert auc_gain(label, score, score) == ("auc_gain", 0.0, 0.0, 0.0)
 
 
 def test_the_interval_of_a_gain_holds_it_and_turns_round_with_the_sides():
     label, score = sample()
     other = np.where(np.arange(len(score)) % 3 == 0, 0.5, score)
-    gain = auc(label, score) - auc(label, other)
-    low, high = auc_gain_interval(label, score, other)
+    _, gain, low, high = auc_gain(label, score, other)
+    assert gain == pytest.approx(auc(label, score) - auc(label, other))
     assert 0 < low <= gain <= high
-    assert auc_gain_interval(label, other, score) == pytest.approx((-high, -low))
+    assert auc_gain(label, other, score)[1:] == pytest.approx((-gain, -high, -low))
 
 
 def test_a_paired_gain_has_a_narrower_interval_than_the_two_aucs_apart():
     label, score = sample()
     other = score + 0.05 * np.random.default_rng(3).normal(size=len(score))
-    low, high = auc_gain_interval(label, score, other)
+    *_, low, high = auc_gain(label, score, other)
     apart = np.subtract(*reversed(auc_interval(label, score)))
     assert high - low < apart / 2
 

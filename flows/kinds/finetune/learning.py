@@ -91,8 +91,7 @@ class Learning:
             for one in found.problems[of].metrics(rows):
                 phases.tell(Metric(part=part, of=of, rows=len(rows), **one._asdict()))
             if (gain := found.auc_gain(of, rows)) is not None:
-                value, low, high = gain
-                phases.tell(Metric(name="auc_gain", part=part, of=of, rows=len(rows), value=value, low=low, high=high))
+                phases.tell(Metric(part=part, of=of, rows=len(rows), **gain._asdict()))
         return True
 
     def _kept(self, found: Finetuned) -> SavedModel:

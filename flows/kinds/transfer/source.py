@@ -11,12 +11,12 @@ import torch
 from ....parties.events import Fingerprint, Phase, Progress, Resumed
 from ....parties.network.beats import speaking
 from ....parties.network.message import Step, Topic
-from ....parties.state import State
 from ....transfer.embedding import give_embedding
 from ....transfer.pretrain import OnPretraining, PretrainReport, pretrain, pretrain_without
-from ....transfer.tuning import tune_source
-from ....vertical import PassivePart, score_passive
+from ....vertical import PassivePart, score_passive, train_passive
+from ....vertical.models import Trunk
 from ...phases import digest_of_rows
+from ..aligned_phases import positions
 from .own_data import read_label
 from .plan import parts_of, pretraining_of, tuning_of
 
@@ -30,12 +30,13 @@ class SourceLearning:
     """What the source does once the patients are aligned."""
 
     _part: PassivePart | None = None  # of split tuning
+    _trunk: Trunk | None = None  # where both may train on
 
     def __init__(self, phases: TransferPhases) -> None:
         torch.set_num_threads(1)  # several vaults share a machine; and one thread adds up in one order
         assert phases.run is not None
         self._phases, self._job, self._run = phases, phases.job, phases.run
-        self._folder = phases.home.run_folder(phases.run.run) / "checkpoints" / "pretraining"
+        self._folder = phases.checkpoints.folder / "pretraining"
 
     def prepare(self) -> None:
         """Train a model a fold, while the target is told that we are still here.
@@ -49,9 +50,8 @@ class SourceLearning:
         data_digest = digest_of_rows(columns, label)
         if data_digest != self._run.data_digest:
             phases.checkpoints.clear()  # what was learnt from other rows is no beginning
-        State(phases.home).note_data(self._run.run, sql_digest=phases.store.sql_digest, data_digest=data_digest)
-        place = {row: position for position, row in enumerate(everybody.tolist())}
-        self._shared = shared = np.array([place[row] for row in aligned.row_ids.tolist()], dtype=np.int64)
+        phases.state.note_data(self._run.run, sql_digest=phases.store.sql_digest, data_digest=data_digest)
+        self._shared = shared = positions(everybody, aligned.row_ids)
         options: dict[str, Any] = {
             "party": phases.me,
             "private_seed": self._run.private_seed,
@@ -75,10 +75,10 @@ class SourceLearning:
     def train(self) -> None:
         """Give what was learnt about the shared patients, once; where the target wants to, train on with it."""
         phases = self._phases
-        if give_embedding(phases.channel, self._given):
+        if give_embedding(phases.channel, self._given, may_split=self._trunk is not None):
             rows = [type(column)(column.name, column.kind, column.values[self._shared]) for column in self._columns]
             options = phases.tuning_options()
-            self._part = tune_source(phases.channel, rows, tuning_of(self._job), trunk=self._trunk, **options)
+            self._part = train_passive(phases.channel, rows, tuning_of(self._job), trunk=self._trunk, **options)
 
     def evaluate(self) -> None:
         """Score what both trained, if they did; save this party's part."""

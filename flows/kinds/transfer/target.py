@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ....horizontal import metrics
+from ....horizontal.metrics import MetricValue, roc_curve
+from ....horizontal.targets import Target
 from ....parties.checkpoint import write_tensors
 from ....parties.events import Chosen, Count, Curve, Fingerprint, Metric
-from ....parties.state import State
-from ....transfer.distill import Student, distill, distill_score
+from ....transfer.distill import distill, distill_score
 from ....transfer.embedding import receive_embedding
 from ....transfer.gate import CANDIDATES, Comparison, check_labels, fit, judge
 from ....transfer.linear import LinearModel, LinearPlan
 from ....transfer.patients import Patients
-from ....transfer.tuning import tune_target
-from ....vertical import ActivePart, score_active
+from ....vertical import ActivePart, score_active, train_active
 from ...phases import digest_of_rows
+from ..aligned_phases import positions
 from .own_data import read_label
 from .plan import parts_of, tuning_of
 
@@ -49,23 +50,20 @@ class TargetLearning:
         phases = self._phases
         store, shared, everybody = phases.store, phases.aligned.row_ids, phases.all_row_ids
         label = read_label(store, self._job, phases.me, everybody)
-        further: list[Any] = []
-        if label is not None:
-            known = everybody[~np.isnan(label)].tolist()
-            here = set(shared.tolist())
-            further = [row for row in known if row not in here]
-        row_ids = np.array([*shared, *further], dtype=object)
-        own = store.columns(phases.grant.columns, row_ids)
-        outcome = np.full(len(row_ids), np.nan)
-        if label is not None:
-            outcome = read_label(store, self._job, phases.me, row_ids).astype(np.float64)  # type: ignore[union-attr]
+        outcomes = np.full(len(everybody), np.nan) if label is None else label.astype(np.float64)
+        here = positions(everybody, shared)
+        further = np.setdiff1d(np.flatnonzero(~np.isnan(outcomes)), here)
+        chosen = np.concatenate([here, further])
+        own = store.columns(phases.grant.columns, everybody[chosen])
+        outcome = outcomes[chosen]
+        # What the source gives is yet to come.
         self._patients = Patients(tuple(own), np.zeros((len(shared), self._job.width)), outcome)
         if label is not None:
             check_labels(self._patients, phases.me)
         data_digest = digest_of_rows(own, outcome)
         if data_digest != self._run.data_digest:
             phases.checkpoints.clear()  # what was learnt from other rows is no beginning
-        State(phases.home).note_data(self._run.run, sql_digest=store.sql_digest, data_digest=data_digest)
+        phases.state.note_data(self._run.run, sql_digest=store.sql_digest, data_digest=data_digest)
 
     def train(self) -> None:
         """Take the embedding; where the job asks for it and enough is shared, train on together with the source."""
@@ -74,56 +72,46 @@ class TargetLearning:
         least, labelled = self._job.split.at_least, len(patients.judged)
         tuned = least is not None and labelled == patients.shared >= least
         given = receive_embedding(phases.channel, patients.shared, self._job.width, split=tuned)
-        self._patients = patients = Patients(patients.own, given, patients.label)
+        self._patients = replace(patients, given=given)
         if tuned:
-            tuning, label = tuning_of(self._job), patients.label[: patients.shared].astype(np.float32)
-            own = patients.take(np.arange(patients.shared)).own
-            self._part = tune_target(phases.channel, own, label, tuning, **phases.tuning_options())
+            shared = patients.of_shared
+            label = shared.label.astype(np.float32)
+            self._part = train_active(
+                phases.channels, shared.own, label, tuning_of(self._job), **phases.tuning_options()
+            )
 
     def evaluate(self) -> None:
         """Decide what to keep, judge it, distil, save."""
         phases, patients = self._phases, self._patients
         folder = phases.home.model_folder(self._run.run)
-        student: Student | None
         if self._job.target.label is None:
             student = distill_score(patients, self._plan, seed=self._job.seed, party=phases.me)
             self._save(student.model, PART_FILE, "distilled")
+            phases.tell(Count(name="soft_labels", value=student.soft_labels))
+            phases.tell(Metric(name="r2", part="validation", of="distilled", value=student.fidelity))
         else:
-            chosen = self._judge()
-            student = self._distil(chosen)
+            chosen, best = self._judge()
             if chosen == "split":
                 assert self._part is not None
                 self._part.save(folder / PART_FILE)
             else:
                 self._save(fit(chosen, patients, self._plan), PART_FILE, chosen)
-            if student is not None:
-                self._save(student.model, STUDENT_FILE, "distilled")
-        if student is not None:
-            self._tell_student(student)
+            if self._job.distill and best != "target":  # else the target runs alone already
+                self._distil(best)
         digest = hashlib.sha256((folder / PART_FILE).read_bytes()).hexdigest()
         phases.tell(Fingerprint(name="model", value=digest))
 
     # --- below: judging ----------------------------------------------------------------------------------------------
 
-    def _judge(self) -> str:
-        """Compare the models, tell how they do, and return which is kept."""
+    def _judge(self) -> tuple[str, str]:
+        """Compare the models, tell how they do; returns which is kept, and the best of those that are not tuned."""
         patients, tell = self._patients, self._phases.tell
         scored = self._scored_together()  # while the source is still there
         gate = judge(patients, self._plan, seed=self._job.seed, party=self._phases.me)
         chosen: str = gate.validated.chosen
-        told = self._may_be_told
+        best = chosen
         if scored is not None:
-            chosen, held_out = self._choose_split(gate.validated, *scored)
-        if not told:
-            return chosen
-        labelled = len(gate.rows)
-        tell(Count(name="labelled", value=labelled))
-        further = int((~np.isnan(patients.label[patients.shared :])).sum())
-        if further == 0 or further >= self._phases.grant.cohort:
-            tell(Count(name="own_labelled", value=further))
-        for name in CANDIDATES:
-            self._tell_model(gate.validated, name, "validation", name)
-        if scored is not None:
+            chosen, best, held_out = self._choose_split(gate.validated, *scored)
             for compared in held_out.predictions:
                 self._tell_model(held_out, compared, "test", compared)
             self._tell_model(held_out, chosen, "test", "chosen")
@@ -131,8 +119,15 @@ class TargetLearning:
         else:
             self._tell_model(gate.nested, "chosen", "test", "chosen")
             self._tell_curve(gate.validated, chosen)
-        tell(Chosen(of=chosen))  # type: ignore[arg-type]
-        return chosen
+        for name in CANDIDATES:
+            self._tell_model(gate.validated, name, "validation", name)
+        if self._may_tell(gate.validated.label):
+            tell(Count(name="labelled", value=len(gate.rows)))
+            further = int((~np.isnan(patients.label[patients.shared :])).sum())
+            if further == 0 or further >= self._phases.grant.cohort:
+                tell(Count(name="own_labelled", value=further))
+            tell(Chosen(of=chosen))  # type: ignore[arg-type]
+        return chosen, best
 
     def _scored_together(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """What the model that both tuned says of the validation and of the test patients."""
@@ -143,51 +138,46 @@ class TargetLearning:
 
     def _choose_split(
         self, validated: Comparison, validation: NDArray[np.float64], test: NDArray[np.float64]
-    ) -> tuple[str, Comparison]:
-        """Whether the tuned model is kept, and all models on the test patients, by whom nothing was chosen.
+    ) -> tuple[str, str, Comparison]:
+        """What is kept, the best of those not tuned, and all models on the test patients, by whom nothing was chosen.
 
-        The best of the others by all but the test patients competes with it on the validation patients.
+        The best of the others by all but the test patients competes with the tuned one on the validation patients.
         """
         parts = parts_of(self._job, self._phases.aligned)
-        others = validated.choose_on(np.sort(np.concatenate([parts.train, parts.validation])), {}).chosen
+        best = validated.choose_on(np.sort(np.concatenate([parts.train, parts.validation])), {}).chosen
         final = validated.choose_on(parts.validation, {"split": validation})
-        contest = Comparison(final.label, {name: final.predictions[name] for name in (others, "split")})
-        return contest.chosen, validated.choose_on(parts.test, {"split": test})
+        contest = Comparison(final.label, {name: final.predictions[name] for name in (best, "split")})
+        return contest.chosen, best, validated.choose_on(parts.test, {"split": test})
 
-    @property
-    def _may_be_told(self) -> bool:
-        """Whether so many patients of each outcome are judged as the policy asks for."""
-        label = self._patients.label[self._patients.judged]
-        return min(int((label == 1).sum()), int((label == 0).sum())) >= self._phases.grant.cohort
+    def _may_tell(self, label: NDArray[np.float64]) -> bool:
+        """Whether these patients are as many of each outcome as the policy asks for: each group by itself."""
+        return Target("binary", label.astype(np.float32)).may_be_told_of(self._phases.grant.cohort)
 
     def _tell_model(self, comparison: Comparison, name: str, part: Any, of: Any) -> None:
-        rows, tell = len(comparison.label), self._phases.tell
-        tell(Metric(part=part, of=of, rows=rows, **comparison.auc(name)._asdict()))
-        tell(Metric(name="log_loss", part=part, of=of, rows=rows, value=comparison.log_loss(name)))
+        if not self._may_tell(comparison.label):
+            return
+        about = {"part": part, "of": of, "rows": len(comparison.label)}
+        found = [comparison.auc(name), MetricValue("log_loss", comparison.log_loss(name))]
         if name != "target":
-            gain = comparison.gain(name)
-            tell(Metric(name="auc_gain", part=part, of=of, rows=rows, value=gain.value, low=gain.low, high=gain.high))
+            found.append(comparison.gain(name))
+        for one in found:
+            self._phases.tell(Metric(**about, **one._asdict()))
 
     def _tell_curve(self, comparison: Comparison, name: str) -> None:
-        x, y = metrics.roc_curve(comparison.label, comparison.predictions[name])
-        self._phases.tell(Curve(name="roc", part="test", x=tuple(x.tolist()), y=tuple(y.tolist())))
+        if self._may_tell(comparison.label):
+            x, y = roc_curve(comparison.label, comparison.predictions[name])
+            self._phases.tell(Curve(name="roc", part="test", x=tuple(x.tolist()), y=tuple(y.tolist())))
 
     # --- below: distilling, saving -----------------------------------------------------------------------------------
 
-    def _distil(self, chosen: str) -> Student | None:
-        """A model without the source, unless the target's own is kept anyway."""
-        if not self._job.distill or chosen == "target":
-            return None
-        teacher: Any = "transferred" if chosen == "split" else chosen
-        return distill(self._patients, teacher, self._plan, seed=self._job.seed)
-
-    def _tell_student(self, student: Student) -> None:
-        tell = self._phases.tell
-        tell(Count(name="soft_labels", value=student.soft_labels))
-        if student.validated is None:
-            tell(Metric(name="r2", part="validation", of="distilled", value=student.fidelity))
-        elif self._may_be_told:
-            self._tell_model(student.validated, "student", "validation", "distilled")
+    def _distil(self, teacher: str) -> None:
+        """Make a model that runs without the source, out of the best one that needs it."""
+        student = distill(self._patients, teacher, self._plan, seed=self._job.seed)
+        self._save(student.model, STUDENT_FILE, "distilled")
+        assert student.validated is not None
+        self._tell_model(student.validated, "distilled", "validation", "distilled")
+        if self._may_tell(student.validated.label):  # it says that the target alone was not the best
+            self._phases.tell(Count(name="soft_labels", value=student.soft_labels))
 
     def _save(self, model: LinearModel, name: str, what: str) -> None:
         arrays, meta = model.to_tensors()

@@ -284,6 +284,5 @@ def _gain(active: PartyHome, run: str, contender: Contender, over: str, alone: F
         return None  # scores of another split
     joint = arrays["score"][[place[int(row)] for row in test]].astype(np.float64)
     label = contender.label[test]
-    low, high = metrics.auc_gain_interval(label, joint, alone)
-    value = metrics.auc(label, joint) - metrics.auc(label, alone)
-    return Gain(over=over, value=value, low=low, high=high)
+    _, value, low, high = metrics.auc_gain(label, joint, alone)
+    return Gain.model_validate({"over": over, "value": value, "low": low, "high": high})
