@@ -12,7 +12,9 @@ async def yearly_transfer(job: TransferJob, at_least: int = 100) -> Model | str:
         return "too few shared patients this year"
     model = await train_transfer(job, shared)  # the target keeps what its gate chose
     await publish_report(job, model)
-    return model if model.summary["chosen"] == "transferred" else "the source's part did not help"
+    if model.summary["chosen"] == "target":  # None where the target's policy does not tell
+        return "without the source's part the loss is lower"
+    return model
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from html import escape
 from typing import Any
 
 import pytest
@@ -96,12 +97,35 @@ def test_what_is_kept_is_told_with_its_gain_over_the_target_alone() -> None:
 
 def test_a_transfer_that_did_harm_is_said_everywhere() -> None:
     summary = _summary(_told("target", 0.66))
-    assert "lab keeps its own model" in report.headline(summary)
+    assert "lab keeps its own model (0.770 (0.670 to 0.870) AUC): what insurer told did not lower its loss." in (
+        report.headline(summary)
+    )
     assert "The transfer did harm, and is not used." in report.headline(summary)
     assert any("transferred -0.040. The transfer did harm" in line for line in report.closing_lines(summary))
     assert "  distil  nothing to distil: lab runs its own model alone" in report.closing_lines(summary)
     html = page(summary)
     assert "with what the source gave, the target&#x27;s model is worse than without" in html
+
+
+KEPT_ALL_THE_SAME = [
+    ("source", "Beside lab's own columns, what insurer gave did harm; insurer's numbers alone are kept."),
+    ("split", "What insurer gave did harm by itself; the model that both tuned is kept."),
+]
+
+
+@pytest.mark.parametrize(("chosen", "words"), KEPT_ALL_THE_SAME)
+def test_harm_beside_own_columns_is_told_apart_from_what_is_kept_of_the_source(chosen: str, words: str) -> None:
+    summary = _summary(_told(chosen, 0.66))
+    assert any(line.endswith(f"transferred -0.040. {words}") for line in report.closing_lines(summary))
+    html = page(summary)
+    assert f'<p class="note">{escape(words)}</p>' in html
+    assert "not used" not in html and "worse than without" not in html
+
+
+def test_ranks_that_a_better_fit_costs_are_no_harm() -> None:
+    summary = _summary(_told("transferred", 0.66))
+    assert any("its probabilities fit better" in line for line in report.closing_lines(summary))
+    assert '<p class="note">' not in page(summary)
 
 
 def test_a_gain_that_may_be_chance_is_called_so() -> None:

@@ -9,7 +9,7 @@ from ...markup import figure, table
 from ...report import Summary
 from ..aligned_report import linkage_section
 from . import plots
-from .report import CANDIDATES, headers, lines, score_text, title, unlabelled, verdict
+from .report import CANDIDATES, harm, headers, lines, score_text, title, unlabelled, verdict
 
 
 def sections(summary: Summary) -> list[tuple[str, str]]:
@@ -25,9 +25,11 @@ def sections(summary: Summary) -> list[tuple[str, str]]:
 def notes(summary: Summary) -> list[str]:
     """What a reader has to know first."""
     found = []
-    gain = summary["validation"]["transferred"].get("auc_gain")
-    if gain and gain["value"] < 0 and summary["chosen"] != "transferred":
+    gain, worse = summary["validation"]["transferred"].get("auc_gain"), harm(summary)
+    if worse and summary["chosen"] == "target":
         found.append("The transfer did harm: with what the source gave, the target's model is worse than without.")
+    elif worse and summary["chosen"] != "transferred":
+        found.append(worse)
     elif gain and gain["low"] is not None and gain["low"] < 0 < gain["value"]:
         found.append("The gain of the transfer may be chance: its interval reaches below zero.")
     if unlabelled(summary):

@@ -31,6 +31,12 @@ _TITLES = {
     "chosen": "what the gate keeps",
     "distilled": "{target} without {source}, distilled",
 }
+_HARM = {  # by what is kept
+    "target": "The transfer did harm, and is not used.",
+    "source": "Beside {target}'s own columns, what {source} gave did harm; {source}'s numbers alone are kept.",
+    "transferred": "It ranks patients no better than the target alone, but its probabilities fit better.",
+    "split": "What {source} gave did harm by itself; the model that both tuned is kept.",
+}
 
 
 def summarise(job: TransferJob, journal: Journal) -> Summary:
@@ -77,7 +83,8 @@ def headline(summary: Summary) -> str:
     kept, gain = summary["test"]["chosen"], summary["test"]["chosen"].get("auc_gain")
     reached = score_text(kept.get("auc"))
     if chosen == "target":
-        return f"{target} keeps its own model ({reached} AUC): what {source} told did not help. {harm(summary)}".strip()
+        own = f"{target} keeps its own model ({reached} AUC): what {source} told did not lower its loss."
+        return f"{own} {harm(summary)}".strip()
     which = {"source": f"{source}'s alone", "transferred": "the transferred", "split": "the one tuned together"}[chosen]
     more = f", {gain_text(gain)} over {target} alone" if gain else ""
     return f"{target} keeps {which} model: {reached} AUC{more}"
@@ -178,13 +185,12 @@ def verdict(summary: Summary) -> str:
 
 
 def harm(summary: Summary) -> str:
-    """One sentence where what the source gave made the target's model worse; else nothing."""
+    """One sentence where what the source gave made the target's model rank patients worse; else nothing."""
     gain = summary["validation"]["transferred"].get("auc_gain")
     if not gain or gain["value"] >= 0:
         return ""
-    if summary["chosen"] == "transferred":  # the gate goes by the log loss
-        return "It ranks patients no better than the target alone, but its probabilities fit better."
-    return "The transfer did harm, and is not used."
+    words = _HARM.get(summary["chosen"], "")  # the gate goes by the log loss, and may keep a model of the source still
+    return words.format(source=summary["source"], target=summary["target"])
 
 
 def unlabelled(summary: Summary) -> bool:
