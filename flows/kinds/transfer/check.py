@@ -1,4 +1,8 @@
-"""`isthmus check` of a transfer job: what each party's data say, the bytes at most, who would learn what."""
+"""`isthmus check` of a transfer job: what each party's data say, the bytes at most, who would learn what.
+
+"At most" holds for a pretraining of up to about half an hour: while it works, the source says so every 20 s, and how
+long it takes is not known beforehand. Each such word more takes `ENVELOPE_NBYTES`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from ..aligned_check import SETUP_NBYTES, aligning_nbytes, learning_nbytes, scor
 from .job import TransferJob
 from .own_data import look_at
 
-_BEATS = 100  # "still working", of which there is one in 20 s: more than half an hour of pretraining
+_BEATS = 100  # of the source's "still working"
 
 
 def look(home: PartyHome, job: TransferJob, grant: Grant) -> Look:
@@ -52,7 +56,7 @@ def leaving(job: TransferJob, rows: dict[str, int | None]) -> list[Leaving]:
 
 def _tuning(job: TransferJob, shared: int, given: int, what: str) -> list[Leaving]:
     """What leaves where both train on after the embedding was given."""
-    source, target, width = job.source.name, job.target.name, job.pretraining.hidden[-1]
+    source, target, width = job.source.name, job.target.name, job.pretraining.width
     forward, backward, _ = learning_nbytes(job.split, shared, shared, width)
     assert forward is not None and backward is not None
     shares = (job.split.validation_share, job.split.test_share)
@@ -92,7 +96,7 @@ def learns(job: TransferJob) -> list[tuple[str, str]]:
         lines += [
             (source, f"from {least:,} shared patients with an outcome on: that there are so many"),
             (source, f"then gradients, from which {target}'s label of every patient trained on can be guessed"),
-            (target, f"then {job.pretraining.hidden[-1]} numbers of each shared patient anew in every epoch"),
+            (target, f"then {job.pretraining.width} numbers of each shared patient anew in every epoch"),
         ]
     lines.append(("the coordinator", "what the policies publish, and nothing of a row"))
     return lines

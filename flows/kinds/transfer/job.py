@@ -45,6 +45,11 @@ class Pretraining(Form):
         "model that has not seen them.",
     )
 
+    @property
+    def width(self) -> int:
+        """Numbers of the last layer: of an embedding, and of what split tuning sends."""
+        return self.hidden[-1]
+
 
 class Fit(Form):
     """The target's regularised logistic regression on its own columns and what the source gives."""
@@ -147,7 +152,7 @@ class TransferJob(AlignedJob):
     @property
     def width(self) -> int:
         """Numbers that the source gives of each shared patient."""
-        return 1 if self.give == "score" else self.pretraining.hidden[-1]
+        return 1 if self.give == "score" else self.pretraining.width
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -172,7 +177,7 @@ class TransferJob(AlignedJob):
         mine = self.party(name)
         peer = self.target.name if mine is self.source else self.source.name
         tuned = self.split.at_least is not None
-        cut = self.pretraining.hidden[-1] if tuned else 0  # split tuning sends it for every shared patient
+        cut = self.pretraining.width if tuned else 0  # split tuning sends it for every shared patient
         return Terms(
             kind=self.kind,
             purpose=self.purpose,

@@ -6,9 +6,10 @@ from html import escape
 
 from ... import plots as common
 from ...markup import figure, table
-from ...report import Summary
+from ...report import Summary, job_in
 from ..aligned_report import linkage_section
 from . import plots
+from .job import TransferJob
 from .report import CANDIDATES, harm, headers, lines, score_text, title, unlabelled, verdict
 
 
@@ -85,12 +86,12 @@ def _judging(summary: Summary) -> str:
 
 
 def _given(summary: Summary) -> str:
-    job = summary["job"]
-    width = 1 if job["give"] == "score" else job["pretraining"]["hidden"][-1]
-    what = "a score, one number" if width == 1 else f"an embedding, {width} numbers"
-    how = "by its own label" if job["pretraining"]["how"] == "supervised" else "without a label"
+    job = job_in(summary)
+    assert isinstance(job, TransferJob)
+    what = "a score, one number" if job.width == 1 else f"an embedding, {job.width} numbers"
+    how = "by its own label" if job.pretraining.how == "supervised" else "without a label"
     return (
         f"<p>{escape(summary['source'])} learnt from all its rows {how} and gave {escape(summary['target'])} {what} of "
-        f"each shared patient, once. They are out of fold: {job['pretraining']['folds']} models were trained, each "
+        f"each shared patient, once. They are out of fold: {job.pretraining.folds} models were trained, each "
         "without a part of the shared patients, and each patient is told of by the one that has not seen them.</p>"
     )
