@@ -11,8 +11,10 @@ from rich.console import Console
 
 from isthmus.flows import report
 from isthmus.flows.journal import Journal
+from isthmus.flows.kinds.transfer import check
 from isthmus.flows.kinds.transfer.job import TransferJob
 from isthmus.flows.page import page
+from isthmus.flows.report import job_in
 from isthmus.flows.runs import RunRecord
 from isthmus.parties.events import Chosen, Count, Curve, Fingerprint, Finished, Metric, Phase, PublicEvent
 
@@ -141,6 +143,24 @@ def test_patients_that_were_held_out_of_tuning_have_a_column_of_their_own() -> N
     assert "held out" in _text(summary).splitlines()[0]
     assert "tuned together" in _text(summary)
     assert "all are compared on the 14 shared patients" in page(summary)
+
+
+def test_that_tuning_is_not_out_of_fold_is_said_where_the_job_tunes_and_with_the_label_where_there_is_one() -> None:
+    carried = "those of a patient trained on carry insurer's own label"
+    for split, source, said in (
+        ({}, {}, (False, False)),
+        ({"at_least": 50}, {}, (True, True)),
+        ({"at_least": 50}, {"label": None}, (True, False)),
+    ):
+        how = {"give": "embedding", "pretraining": {"how": "self_supervised"}} if source else {}
+        summary = _summary(_told("transferred", 0.78), split=split, source={**JOB["source"], **source}, **how)
+        html = page(summary)
+        assert (
+            "32 numbers of each patient anew in every epoch, which are not out of fold" in html,
+            carried in html,
+        ) == said
+        learns = " ".join(what for _, what in check.learns(job_in(summary)))
+        assert ("no longer out of fold" in learns) == said[1]
 
 
 def test_a_target_without_labels_is_told_that_nothing_judges_its_model() -> None:

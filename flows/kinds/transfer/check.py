@@ -92,11 +92,13 @@ def learns(job: TransferJob) -> list[tuple[str, str]]:
     if job.split.at_least is None:
         lines.append((source, f"nothing of {target}'s columns, labels or results"))
     else:
-        least = job.split.at_least
+        least, of_own = job.split.at_least, ""
+        if job.pretraining.how == "supervised":
+            of_own = f": no longer out of fold, so those of a patient trained on carry {source}'s own label as well"
         lines += [
             (source, f"from {least:,} shared patients with an outcome on: that there are so many"),
             (source, f"then gradients, from which {target}'s label of every patient trained on can be guessed"),
-            (target, f"then {job.pretraining.width} numbers of each shared patient anew in every epoch"),
+            (target, f"then {job.pretraining.width} numbers of each shared patient anew in every epoch{of_own}"),
         ]
     lines.append(("the coordinator", "what the policies publish, and nothing of a row"))
     return lines

@@ -88,10 +88,18 @@ def _judging(summary: Summary) -> str:
 def _given(summary: Summary) -> str:
     job = job_in(summary)
     assert isinstance(job, TransferJob)
+    source, target = escape(job.source.name), escape(job.target.name)
+    supervised = job.pretraining.how == "supervised"
     what = "a score, one number" if job.width == 1 else f"an embedding, {job.width} numbers"
-    how = "by its own label" if job.pretraining.how == "supervised" else "without a label"
-    return (
-        f"<p>{escape(summary['source'])} learnt from all its rows {how} and gave {escape(summary['target'])} {what} of "
-        f"each shared patient, once. They are out of fold: {job.pretraining.folds} models were trained, each "
+    body = (
+        f"<p>{source} learnt from all its rows {'by its own' if supervised else 'without a'} label and gave {target} "
+        f"{what} of each shared patient, once. They are out of fold: {job.pretraining.folds} models were trained, each "
         "without a part of the shared patients, and each patient is told of by the one that has not seen them.</p>"
+    )
+    if job.split.at_least is None:
+        return body
+    carried = f": those of a patient trained on carry {source}'s own label of that patient as well"
+    return body + (
+        f"<p>Where both sides train on together, {source} sends {job.pretraining.width} numbers of each patient anew "
+        f"in every epoch, which are not out of fold{carried if supervised else ''}.</p>"
     )
