@@ -124,7 +124,8 @@ CATALOGUE: dict[str, Words] = {
     ),
     "model.start_differs": Words(
         "the model that {party} starts from differs from the job in its '{field}'",
-        "give the job the columns and the model of the training that it comes from",
+        "copy `columns`, `label`, `model` and `split` from the job that trained it; the file has to be one that a "
+        "training wrote",
     ),
     "start.unknown": Words(
         "no finished run of the job '{name}' is known here to start from",
