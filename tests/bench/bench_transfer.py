@@ -5,8 +5,9 @@ neither side has seen, and shuffles the others: the source has 11 columns and th
 columns and the label of the first 1, 5 or 20 % of them, which are the shared ones. The target's other patients would be
 neither labelled nor shared, so they play no part. What the source says of the shared patients is out of fold and goes
 through `give_embedding` and `receive_embedding` over a channel in memory; of a test patient it speaks as of a new one.
-Settings are the defaults of the job. They were chosen on the same data, of other seeds and test patients; there are few
-of them. The target's patients are the source's kind of patients here, which is the best case of transfer.
+Settings are the defaults of the job. They, and the gate's criterion, were chosen on these 5,000 patients shuffled by the
+seeds 0 to 15; the seeds here are others, so that nothing was chosen by their test patients as such, but each patient
+has been a test patient before. The target's patients are of the source's kind here, which is the best case of transfer.
 
 - **target alone**: the linear model on the target's own columns, of all its labelled patients; **source alone**: what
   the source gives and nothing else; **transferred**: both.
@@ -57,7 +58,7 @@ from isthmus.vertical import SplitPlan, split_rows, train_active, train_central,
 from isthmus.vertical.models import ComposedNetwork
 
 QUICK = os.environ.get("QUICK", "") not in ("", "0")
-SEEDS = range(2) if QUICK else range(8)
+SEEDS = range(100, 102 if QUICK else 108)  # not those by which settings were chosen
 OVERLAPS = {"1 %": 40, "5 %": 200, "20 %": 800}
 TUNED = (1_000,) if QUICK else (1_000, 2_000)
 SPLIT = SplitPlan(dropout=0.3)  # the job's defaults
