@@ -16,7 +16,7 @@ ALIGN_PHASES = (Phase.AGREE, Phase.ALIGN, Phase.CLOSE)  # without training
 
 
 class PartyInJob(Form):
-    """What one party brings: a dataset of its own, columns of it, and at one party the label."""
+    """What one party brings: a dataset of its own, columns of it, and a label where it has one to learn from."""
 
     name: Name = Field(title="Party", description="The party's name: that of its home.", examples=["lab"])
     dataset: str = Field(
@@ -28,7 +28,10 @@ class PartyInJob(Form):
         description='Features of that dataset; "*" stands for all that the party\'s policy releases.',
     )
     label: str | None = Field(
-        default=None, title="Label", description="The outcome to predict: at exactly one party, the active one."
+        default=None,
+        title="Label",
+        description="The outcome: in a vertical job at exactly one party, the active one; in a transfer job at the "
+        "source, at the target, or at both.",
     )
 
 

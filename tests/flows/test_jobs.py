@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from isthmus.flows.jobs import PROTOCOL_VERSION, load_job
+from isthmus.flows.jobs import PROTOCOL_VERSION, Job, load_job
+from isthmus.flows.kinds import KINDS, room
 from isthmus.flows.kinds.vertical.job import LogisticModel, NetworkModel, VerticalJob
 from isthmus.parties.errors import InputError
 
@@ -294,36 +295,38 @@ def test_every_other_party_learns_who_is_shared_by_all() -> None:
         assert set(job.terms(name).membership_learners) == set(job.terms(name).peers) == others
 
 
-# --- the form --------------------------------------------------------------------------------------------------------
+# --- the forms, of every kind ----------------------------------------------------------------------------------------
 
 
-def _fields(schema: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _fields(model: type[Job]) -> list[tuple[str, dict[str, Any]]]:
+    schema = model.model_json_schema()
     inner = schema.get("$defs", {})
-    models = {"VerticalJob": schema, **inner}
+    models = {model.__name__: schema, **inner}
     return [
-        (f"{model}.{name}", {**inner.get(field.get("$ref", "").rpartition("/")[2], {}), **field})
-        for model, content in models.items()
+        (f"{of}.{name}", {**inner.get(field.get("$ref", "").rpartition("/")[2], {}), **field})
+        for of, content in models.items()
         for name, field in content.get("properties", {}).items()
     ]
 
 
-def test_every_field_of_the_form_has_a_title_and_a_description_of_its_own() -> None:
-    fields = _fields(VerticalJob.model_json_schema())
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_field_of_a_form_has_a_title_and_a_description_of_its_own(kind: Any) -> None:
+    model = room(kind, "job").JOB
+    fields = _fields(model)
     assert len(fields) > 20
     for name, field in fields:
         assert field.get("title"), name
         assert field.get("description", "").endswith((".", ")")), name
-    assert VerticalJob.model_json_schema()["title"] == "Vertical job"
+    assert model.model_json_schema()["title"] == f"{kind.capitalize()} job"
 
 
-def test_the_form_has_no_discriminator_which_prefect_cannot_show() -> None:
-    assert "discriminator" not in json.dumps(VerticalJob.model_json_schema())
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_form_has_a_discriminator_which_prefect_cannot_show(kind: Any) -> None:
+    assert "discriminator" not in json.dumps(room(kind, "job").JOB.model_json_schema())
 
 
 def test_every_example_is_valid() -> None:
-    examples = {
-        name: field["examples"][0] for name, field in _fields(VerticalJob.model_json_schema()) if "examples" in field
-    }
+    examples = {name: field["examples"][0] for name, field in _fields(VerticalJob) if "examples" in field}
     assert {"VerticalJob.name", "VerticalJob.purpose", "PartyInJob.name", "Align.passes"} <= set(examples)
     for name, example in examples.items():
         model, field = name.split(".")
