@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from .errors import PolicyRefusal
 
 ALL = "*"
+KindName = Literal["vertical", "horizontal", "statistics", "transfer", "finetune"]  # of jobs: `flows.kinds` has them
 Publishable = Literal["counts", "metrics", "curves"]
 
 
@@ -49,9 +50,7 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kinds: tuple[Literal["vertical", "horizontal", "statistics", "transfer", "finetune"], ...] = Field(
-        default=(), description="Kinds of job."
-    )
+    kinds: tuple[KindName, ...] = Field(default=(), description="Kinds of job.")
     purposes: tuple[str, ...] = Field(default=(), description="Purposes, word for word.")
     peers: tuple[str, ...] = Field(default=(), description="Parties it works with.")
     release: dict[str, Release] = Field(default_factory=dict, description="By dataset.")

@@ -16,9 +16,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Literal, get_args
 
+from ...parties.policy import KindName
+
 __all__ = ["KINDS", "room"]
 
-KindName = Literal["vertical", "horizontal", "statistics", "transfer", "finetune"]
 KINDS: tuple[KindName, ...] = get_args(KindName)
 
 
