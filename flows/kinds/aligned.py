@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
@@ -57,6 +57,33 @@ class Align(Form):
     def _passes_name_something(self) -> Align:
         if not all(self.passes):
             raise ValueError("a pass of align.passes is empty")
+        return self
+
+
+class SplitTraining(Form):
+    """Public hyperparameters of a split training on the shared patients."""
+
+    epochs: int = Field(default=30, ge=1, le=10_000, title="Epochs", description="At most so many.")
+    batch_size: int = Field(default=64, ge=1, le=65_536, title="Batch size", description="Rows a step.")
+    learning_rate: float = Field(default=0.001, gt=0, le=1, title="Learning rate", description="Of Adam.")
+    patience: int = Field(
+        default=5,
+        ge=1,
+        le=10_000,
+        title="Patience",
+        description="Stop after so many epochs without a better validation AUC.",
+    )
+    validation_share: float = Field(
+        default=0.2, gt=0, lt=0.5, title="Validation share", description="Of the shared patients, for early stopping."
+    )
+    test_share: float = Field(
+        default=0.2, gt=0, lt=0.5, title="Test share", description="Of the shared patients, held out for the report."
+    )
+
+    @model_validator(mode="after")
+    def _leaves_patients_to_train_on(self) -> Self:
+        if self.validation_share + self.test_share > 0.8:
+            raise ValueError("validation_share and test_share leave less than a fifth for training")
         return self
 
 

@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Protocol
 
 from ..check import ENVELOPE_NBYTES
-from .aligned import AlignedJob
+from .aligned import AlignedJob, SplitTraining
 
 FLOAT_NBYTES, SETUP_NBYTES = 4, 2048
 POINT_NBYTES, CUT_POINT_NBYTES, INDEX_NBYTES, SEED_NBYTES, LEAF_NBYTES = 33, 16, 4, 32, 66
 CHUNK_ROWS = 4096  # in a message, of points and of rows to score; not imported, since that would load torch
-
-
-class Trained(Protocol):
-    """The settings of a split training that decide on its bytes."""
-
-    @property
-    def epochs(self) -> int:
-        """At most so many."""
-
-    @property
-    def batch_size(self) -> int:
-        """Rows a step."""
-
-    @property
-    def validation_share(self) -> float:
-        """Of the shared patients."""
-
-    @property
-    def test_share(self) -> float:
-        """Of the shared patients."""
 
 
 def aligning_nbytes(job: AlignedJob, mine: int | None, theirs: int | None) -> tuple[int | None, int | None]:
@@ -49,7 +28,7 @@ def aligning_nbytes(job: AlignedJob, mine: int | None, theirs: int | None) -> tu
 
 
 def learning_nbytes(
-    training: Trained, mine: int | None, theirs: int | None, width: int
+    training: SplitTraining, mine: int | None, theirs: int | None, width: int
 ) -> tuple[int | None, int | None, int | None]:
     """Bytes of `vertical.split`: cut layers and gradients in training, cut layers of the held-out patients."""
     if mine is None or theirs is None:

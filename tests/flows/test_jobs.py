@@ -140,7 +140,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("decay NaN", _with("training", "weight_decay", value=float("nan")), "training.weight_decay"),
     ("a negative seed", _with("training", "seed", value=-1), "training.seed"),
     ("a seed of 64 bits", _with("training", "seed", value=2**63), "training.seed"),
-    ("nothing to train on", _with("training", value={"validation_share": 0.45, "test_share": 0.45}), ""),
+    ("nothing to train on", _with("training", value={"validation_share": 0.45, "test_share": 0.45}), "training"),
 ]
 
 

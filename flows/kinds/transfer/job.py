@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from ....parties.events import Phase
 from ....parties.policy import Terms
 from ...jobs import Form, Width
-from ..aligned import Align, AlignedJob, PartyInJob, check_parties
+from ..aligned import Align, AlignedJob, PartyInJob, SplitTraining, check_parties
 
 
 class Pretraining(Form):
@@ -62,8 +62,16 @@ class Fit(Form):
     )
 
 
-class SplitTuning(Form):
+def _at_least_first(schema: dict[str, Any]) -> None:
+    """In the form, whether to tune at all comes before how."""
+    fields = schema["properties"]
+    schema["properties"] = {"at_least": fields.pop("at_least"), **fields}
+
+
+class SplitTuning(SplitTraining):
     """Split training of both sides on the shared patients, from what the source has learnt: for large overlaps."""
+
+    model_config = ConfigDict(json_schema_extra=_at_least_first)
 
     at_least: int | None = Field(
         default=None,
@@ -74,18 +82,6 @@ class SplitTuning(Form):
     )
     top: tuple[Width, ...] = Field(default=(32,), max_length=8, title="Top widths", description="Above the merge.")
     dropout: float = Field(default=0.3, ge=0, lt=1, title="Dropout", description="In the target's parts.")
-    epochs: int = Field(default=30, ge=1, le=10_000, title="Epochs", description="At most so many.")
-    batch_size: int = Field(default=64, ge=1, le=65_536, title="Batch size", description="Rows a step.")
-    learning_rate: float = Field(default=0.001, gt=0, le=1, title="Learning rate", description="Of Adam.")
-    patience: int = Field(
-        default=5, ge=1, le=10_000, title="Patience", description="Epochs without a better validation AUC."
-    )
-    validation_share: float = Field(
-        default=0.2, gt=0, lt=0.5, title="Validation share", description="Of the shared patients: when to stop."
-    )
-    test_share: float = Field(
-        default=0.2, gt=0, lt=0.5, title="Test share", description="Of the shared patients: held out to compare."
-    )
 
 
 class TransferJob(AlignedJob):
@@ -145,8 +141,6 @@ class TransferJob(AlignedJob):
             )
         if self.target.label is None and self.split.at_least is not None:
             raise ValueError("split tuning needs a label at the target")
-        if self.split.validation_share + self.split.test_share > 0.8:
-            raise ValueError("split.validation_share and split.test_share leave less than a fifth for training")
         return self
 
     @property

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, model_validator
 from ....parties.events import Phase
 from ....parties.policy import Terms
 from ...jobs import Form, Width
-from ..aligned import Align, AlignedJob, PartyInJob, check_parties
+from ..aligned import Align, AlignedJob, PartyInJob, SplitTraining, check_parties
 
 
 class NetworkModel(Form):
@@ -39,26 +39,10 @@ class LogisticModel(Form):
     kind: Literal["logistic"] = Field(default="logistic", title="Kind", description="Logistic regression.")
 
 
-class Training(Form):
+class Training(SplitTraining):
     """Public hyperparameters. The seed orders batches and splits and nothing else: every party knows it."""
 
-    epochs: int = Field(default=30, ge=1, le=10_000, title="Epochs", description="At most so many.")
-    batch_size: int = Field(default=64, ge=1, le=65_536, title="Batch size", description="Rows a step.")
-    learning_rate: float = Field(default=0.001, gt=0, le=1, title="Learning rate", description="Of Adam.")
     weight_decay: float = Field(default=0.0, ge=0, le=1, title="Weight decay", description="Of Adam (L2).")
-    patience: int = Field(
-        default=5,
-        ge=1,
-        le=10_000,
-        title="Patience",
-        description="Stop after so many epochs without a better validation AUC.",
-    )
-    validation_share: float = Field(
-        default=0.2, gt=0, lt=0.5, title="Validation share", description="Of the shared patients, for early stopping."
-    )
-    test_share: float = Field(
-        default=0.2, gt=0, lt=0.5, title="Test share", description="Of the shared patients, held out for the report."
-    )
     seed: int = Field(default=7, ge=0, lt=2**63, title="Seed", description="Orders batches and splits.")
 
 
@@ -88,8 +72,6 @@ class VerticalJob(AlignedJob):
         for party in self.parties:
             if party.label is None and not party.columns:
                 raise ValueError(f"party {party.name} brings neither columns nor a label")
-        if self.training.validation_share + self.training.test_share > 0.8:
-            raise ValueError("validation_share and test_share leave less than a fifth for training")
         return self
 
     @property
