@@ -1,15 +1,45 @@
-"""What `isthmus check` says of jobs about shared patients: the bytes of alignment and of split training, at most."""
+"""What `isthmus check` says of jobs about shared patients: a look at own data, the bytes of alignment and of split
+training, at most.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import ceil
+from typing import Any, TypeVar
 
-from ..check import ENVELOPE_NBYTES
+from numpy.typing import NDArray
+
+from ...parties.errors import IsthmusError
+from ...parties.home import PartyHome
+from ...parties.policy import Grant
+from ...parties.store import Store
+from ..check import ENVELOPE_NBYTES, Look
 from .aligned import AlignedJob, SplitTraining
+
+J = TypeVar("J", bound=AlignedJob)
 
 FLOAT_NBYTES, SETUP_NBYTES = 4, 2048
 POINT_NBYTES, CUT_POINT_NBYTES, INDEX_NBYTES, SEED_NBYTES, LEAF_NBYTES = 33, 16, 4, 32, 66
 CHUNK_ROWS = 4096  # in a message, of points and of rows to score; not imported, since that would load torch
+
+
+def look_at_rows(
+    home: PartyHome,
+    job: J,
+    grant: Grant,
+    look_at: Callable[[Store, J, str, Sequence[str], NDArray[Any]], object],
+) -> Look:
+    """Read what the job would use of one party, as the vault of its kind does: `look_at` with the columns granted."""
+    rows: int | None = None
+    try:
+        store = Store(home, job.party(home.name).dataset)
+        row_ids = store.row_ids()
+        rows = len(row_ids)
+        look_at(store, job, home.name, grant.columns, row_ids)
+    except IsthmusError as error:
+        return Look(rows, error)
+    return Look(rows)
 
 
 def aligning_nbytes(job: AlignedJob, mine: int | None, theirs: int | None) -> tuple[int | None, int | None]:

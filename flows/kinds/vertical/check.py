@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from ....parties.errors import IsthmusError
 from ....parties.home import PartyHome
 from ....parties.network.message import Topic
 from ....parties.policy import Grant
-from ....parties.store import Store
 from ...check import ENVELOPE_NBYTES, Leaving, Look, proposal_nbytes
-from ..aligned_check import SETUP_NBYTES, aligning_nbytes, learning_nbytes
+from ..aligned_check import SETUP_NBYTES, aligning_nbytes, learning_nbytes, look_at_rows
 from .job import LogisticModel, VerticalJob
 from .own_data import look_at
 
 
 def look(home: PartyHome, job: VerticalJob, grant: Grant) -> Look:
     """Read what the job would use of one party."""
-    rows: int | None = None
-    try:
-        store = Store(home, job.dataset(home.name))
-        row_ids = store.row_ids()
-        rows = len(row_ids)
-        look_at(store, job, home.name, grant.columns, row_ids)
-    except IsthmusError as error:
-        return Look(rows, error)
-    return Look(rows)
+    return look_at_rows(home, job, grant, look_at)
 
 
 def leaving(job: VerticalJob, rows: dict[str, int | None]) -> list[Leaving]:
