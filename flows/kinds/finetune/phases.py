@@ -12,29 +12,18 @@ The half of it that learns is `learning`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ....horizontal.splits import Parts, SplitRule
 from ....horizontal.targets import Target
 from ....parties.errors import InputError
 from ....parties.events import Count, Difference, HeldOut
-from ....parties.home import PartyHome
-from ....parties.network.channel import Channel
 from ...phases import Phases
-from ...publisher import Publisher
 from .job import FinetuneJob
 
 if TYPE_CHECKING:
     from .learning import Learning
     from .own_data import OwnColumns
-
-
-def phases_of(
-    home: PartyHome, job: FinetuneJob, run: str, channels: Mapping[str, Channel], tell: Publisher, fresh: bool
-) -> FinetunePhases:
-    """The party's side of a finetune job."""
-    return FinetunePhases(home, job, run, channels, tell, fresh)
 
 
 class FinetunePhases(Phases[FinetuneJob]):
@@ -72,3 +61,6 @@ class FinetunePhases(Phases[FinetuneJob]):
     def evaluate(self) -> None:
         """Judge what was compared."""
         self._learning.evaluate()
+
+
+phases_of = FinetunePhases

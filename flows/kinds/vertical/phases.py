@@ -8,26 +8,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ....parties.home import PartyHome
-from ....parties.network.channel import Channel
 from ....parties.table import Identifier
-from ...publisher import Publisher
 from ..aligned_phases import AlignedPhases
 from .job import VerticalJob
 from .own_data import look_at
 
 if TYPE_CHECKING:
     from .learning import Learning
-
-
-def phases_of(
-    home: PartyHome, job: VerticalJob, run: str, channels: Mapping[str, Channel], tell: Publisher, fresh: bool
-) -> VerticalPhases:
-    """One party's side of a vertical job."""
-    return VerticalPhases(home, job, run, channels, tell, fresh)
 
 
 class VerticalPhases(AlignedPhases[VerticalJob]):
@@ -51,3 +40,6 @@ class VerticalPhases(AlignedPhases[VerticalJob]):
         """Score the held-out patients together."""
         assert self._learning is not None
         self._learning.evaluate()
+
+
+phases_of = VerticalPhases
