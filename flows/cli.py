@@ -129,9 +129,8 @@ def check(job: Path, *, homes: Homes = Path("homes"), runs: Runs = Path("runs"),
     """
     from .check import check_job
     from .jobs import load_job
-    from .kinds.finetune.start import with_start
 
-    terminal.show_check(check_job(with_start(load_job(job), runs), homes), homes, json=json)
+    terminal.show_check(check_job(load_job(job).completed(runs), homes), homes, json=json)
 
 
 @app.command

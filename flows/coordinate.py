@@ -26,7 +26,6 @@ from .jobs import Job
 from .journal import Journal, Listener
 from .kinds.aligned import ALIGN_PHASES
 from .kinds.finetune.job import FinetuneJob
-from .kinds.finetune.start import with_start
 from .kinds.horizontal.job import HorizontalJob
 from .kinds.statistics.job import StatisticsJob
 from .kinds.transfer.job import TransferJob
@@ -115,7 +114,7 @@ async def finetune(job: FinetuneJob, fresh: bool = False) -> Model:
         job: The job; where it names no digest, the model is that of the newest run of the job which it names.
         fresh: Start over even if an earlier attempt at this job can be resumed.
     """
-    return await _whole(with_start(job, runs_folder()), fresh=fresh)
+    return await _whole(job, fresh=fresh)
 
 
 @flow(name="horizontal", flow_run_name="{job.name}", persist_result=False)
@@ -171,6 +170,7 @@ async def publish_report(job: Job, model: Model) -> None:
 
 async def _whole(job: Job, *, fresh: bool, baselines: bool = False) -> Model:
     """A job from its beginning to its report."""
+    job = job.completed(runs_folder())
     model = await _attempt(job, job.phases, fresh=fresh, baselines=baselines)
     await publish_report(job, model)
     return model

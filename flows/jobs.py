@@ -91,6 +91,14 @@ class Job(Form):
     def aliases(self) -> frozenset[str]:
         """All names that the job itself holds: the only ones that may leave a vault."""
 
+    def completed(self, runs: Path) -> Self:
+        """The job with whatever it leaves to be looked up among the coordinator's runs, before anybody is asked to
+        agree to it: most kinds leave nothing.
+
+        `runs` is their folder. Raises `InputError` for what is not found there.
+        """
+        return self
+
     def canonical(self) -> dict[str, Any]:
         """The job as plain JSON with every default filled in: what the parties compare."""
         return self.model_dump(mode="json")

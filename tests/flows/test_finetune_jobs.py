@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from isthmus.flows.hospitals import FINETUNE_JOB, HOSPITALS_JOB
 from isthmus.flows.jobs import job_of, load_job
 from isthmus.flows.kinds.finetune.job import FinetuneJob, network_parts
-from isthmus.flows.kinds.finetune.start import with_start
 from isthmus.flows.kinds.horizontal.job import HorizontalJob
 from isthmus.flows.runs import open_run
 from isthmus.horizontal.model_spec import ModelSpec
@@ -100,8 +99,14 @@ def test_the_example_starts_from_the_hospitals_training_with_its_columns_model_a
 # --- the start -------------------------------------------------------------------------------------------------------
 
 
-def _run(runs: Path, models: dict[str, str] | None, status: Any = "finished", name: str = "hospitals") -> None:
-    job = HorizontalJob.model_validate({**yaml.safe_load(HOSPITALS_JOB), "name": name})
+def _run(
+    runs: Path,
+    models: dict[str, str] | None,
+    status: Any = "finished",
+    name: str = "hospitals",
+    of: str = HOSPITALS_JOB,
+) -> None:
+    job = job_of({**yaml.safe_load(of), "name": name})
     with open_run(runs, job, fresh=True) as run:
         if models is not None:
             (run.folder / "summary.json").write_text(json.dumps({"digests": {"models": models}}))
@@ -116,7 +121,7 @@ def test_the_newest_finished_run_of_the_job_says_which_model_it_is(tmp_path: Pat
     _run(tmp_path, {"west": "5" * 64})
     _run(tmp_path, None)
     job = _job(start={"job": "hospitals"})
-    found = with_start(job, tmp_path)
+    found = job.completed(tmp_path)
     assert (found.start.digest, found.start.job) == ("2" * 64, "hospitals")
     assert found.digest() != job.digest()  # what the party agrees to names the file
 
@@ -124,17 +129,32 @@ def test_the_newest_finished_run_of_the_job_says_which_model_it_is(tmp_path: Pat
 def test_a_digest_that_the_job_names_itself_stands(tmp_path: Path) -> None:
     _run(tmp_path, {"east": "1" * 64})
     job = _job(start={"digest": DIGEST, "job": "hospitals"})
-    assert with_start(job, tmp_path) is job
+    assert job.completed(tmp_path) is job
+
+
+def test_a_model_of_another_kind_of_job_with_that_name_is_nothing_to_start_from(tmp_path: Path) -> None:
+    of_no_use = ("vertical.yaml", "transfer.yaml", "statistics.yaml")
+    job = _job(start={"job": "hospitals"})
+    for file in of_no_use:
+        _run(tmp_path, {"east": "2" * 64}, of=(EXAMPLES / file).read_text())
+    with pytest.raises(InputError, match="no finished run"):
+        job.completed(tmp_path)
+    _run(tmp_path, {"east": "3" * 64})
+    _run(tmp_path, {"east": "4" * 64}, of=(EXAMPLES / of_no_use[0]).read_text())
+    assert job.completed(tmp_path).start.digest == "3" * 64
+    _run(tmp_path, {"east": "5" * 64}, of=json.dumps(_content()))
+    assert job.completed(tmp_path).start.digest == "5" * 64
 
 
 @pytest.mark.parametrize("models", [None, {"west": "1" * 64}], ids=["no report", "another party's"])
 def test_without_a_finished_run_that_has_a_model_of_the_party_the_start_is_unknown(tmp_path: Path, models: Any) -> None:
     _run(tmp_path, models)
     with pytest.raises(InputError, match="no finished run of the job 'hospitals'") as caught:
-        with_start(_job(start={"job": "hospitals"}), tmp_path)
+        _job(start={"job": "hospitals"}).completed(tmp_path)
     assert caught.value.code == "start.unknown"
 
 
 def test_other_kinds_of_job_start_from_nothing(tmp_path: Path) -> None:
-    job = load_job(EXAMPLES / "hospitals.yaml")
-    assert with_start(job, tmp_path) is job
+    for path in set(EXAMPLES.glob("*.yaml")) - {EXAMPLES / "finetune.yaml"}:
+        job = load_job(path)
+        assert job.completed(tmp_path) is job

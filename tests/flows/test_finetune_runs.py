@@ -273,9 +273,8 @@ def test_the_terminal_runs_and_checks_it_from_the_run_of_the_job_that_it_names(s
     assert (done.returncode, "start.unknown" in done.stderr) == (2, True)
     folder = star.runs / "star-job-0a1b2c3d-1"
     folder.mkdir(parents=True)
-    record = RunRecord(
-        run=folder.name, job={"name": "star-job"}, job_digest="", status="finished", started=datetime.now(UTC)
-    )
+    trained = {"kind": "horizontal", "name": "star-job"}
+    record = RunRecord(run=folder.name, job=trained, job_digest="", status="finished", started=datetime.now(UTC))
     (folder / "run.json").write_text(record.model_dump_json())
     (folder / "summary.json").write_text(f'{{"digests": {{"models": {{"east": "{_digest(file)}"}}}}}}')
     done = star.command("check", str(star.job_file()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -13,6 +14,7 @@ from ....parties.policy import ALL, Terms
 from ...jobs import Form, Job, Name
 from ..horizontal.job import LabelForm, NetworkModel, Split
 from ..star import PartyInStar
+from .start import newest_model
 
 
 class Start(Form):
@@ -26,7 +28,7 @@ class Start(Form):
     job: Name | None = Field(
         default=None,
         title="Job",
-        description="Without a digest: the party's model of the newest finished run of the job with this name.",
+        description="Without a digest: the party's model of the newest finished run of the training with this name.",
         examples=["five-hospitals"],
     )
 
@@ -126,6 +128,19 @@ class FinetuneJob(Job):
     def dataset(self, name: str) -> str:
         """The dataset that the party brings."""
         return self.party.dataset
+
+    def completed(self, runs: Path) -> Self:
+        """With the digest of its start, which the party is asked to agree to, out of the newest finished run of the
+        training that it names.
+
+        Raises `InputError` ``start.unknown``.
+        """
+        if self.start.digest is not None:
+            return self
+        assert self.start.job is not None
+        digest = newest_model(runs, self.start.job, self.party.name)
+        content = self.canonical()
+        return type(self).model_validate({**content, "start": {**content["start"], "digest": digest}})
 
     def terms(self, name: str) -> Terms:
         """What the party's policy judges."""
