@@ -5,9 +5,10 @@ neither side has seen, and shuffles the others: the source has 11 columns and th
 columns and the label of the first 1, 5 or 20 % of them, which are the shared ones. The target's other patients would be
 neither labelled nor shared, so they play no part. What the source says of the shared patients is out of fold and goes
 through `give_embedding` and `receive_embedding` over a channel in memory; of a test patient it speaks as of a new one.
-Settings are the defaults of the job. They, and the gate's criterion, were chosen on these 5,000 patients shuffled by the
-seeds 0 to 15; the seeds here are others, so that nothing was chosen by their test patients as such, but each patient
-has been a test patient before. The target's patients are of the source's kind here, which is the best case of transfer.
+The target's patients are of the source's kind here, which is the best case of transfer.
+
+Settings are the defaults of the job. They, and the gate's criterion, were chosen on these 5,000 patients shuffled by
+the seeds 0 to 15. The seeds here are others, so that nothing was chosen by their splits; but the patients are the same.
 
 - **target alone**: the linear model on the target's own columns, of all its labelled patients; **source alone**: what
   the source gives and nothing else; **transferred**: both.
