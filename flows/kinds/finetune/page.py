@@ -6,7 +6,7 @@ from html import escape
 
 from ...markup import METRICS, figure, table
 from ...report import Summary
-from ..horizontal.report import score_text
+from ..compared_report import score_text
 from . import plots
 from .report import CANDIDATES, harm, headers, lines, main_of, name_of, title, verdict
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from ....parties.events import Chosen, Count, HeldOut, Metric
 from ...journal import Journal
 from ...report import Summary, cell, count_of, withheld
-from ..horizontal.report import MAIN, score_text
+from .. import compared_report
+from ..compared_report import gain_text, score_text, scores_of
+from ..horizontal.report import MAIN
 from .job import FinetuneJob
 
 TOPICS: dict[str, str] = {}  # nothing is sent
@@ -29,7 +30,11 @@ def summarise(job: FinetuneJob, journal: Journal) -> Summary:
         "task": job.task,
         "main": MAIN[job.task][0],
         "models": {
-            of: {part: _scores(journal, of, part) for part in ("validation", "test")} | {"epochs": _epochs(journal, of)}
+            of: {
+                "validation": scores_of(journal, of, "validation"),
+                "test": scores_of(journal, of, "test"),
+                "epochs": _epochs(journal, of),
+            }
             for of in CANDIDATES
         },
         "chosen": next((event.of for _, event in journal.of(Chosen)), None),
@@ -41,13 +46,7 @@ def summarise(job: FinetuneJob, journal: Journal) -> Summary:
 
 def text_table(summary: Summary) -> Table:
     """The result as the terminal shows it: a line a model, the one that is kept in bold."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_edge=False)
-    for header in headers(summary):
-        table.add_column(escape(header))
-    for cells, kept in lines(summary):
-        narrow = (escape(cell).replace(" to ", "–") for cell in cells)  # so that a line fits 80 columns
-        table.add_row(*narrow, style="bold" if kept else None)
-    return table
+    return compared_report.text_table(headers(summary), lines(summary))
 
 
 def headline(summary: Summary) -> str:
@@ -69,9 +68,7 @@ def headline(summary: Summary) -> str:
 
 def markdown(summary: Summary) -> list[str]:
     """The table, as lines of markdown, and what the gate says."""
-    header = headers(summary)
-    found = ["| " + " | ".join(map(cell, header)) + " |", "| --- " * len(header) + "|"]
-    found += ["| " + " | ".join(map(cell, cells)) + " |" for cells, _ in lines(summary)]
+    found = compared_report.markdown_table(headers(summary), lines(summary))
     return [*found, "", cell(f"The gate {verdict(summary)}.")] if summary["chosen"] is not None else found
 
 
@@ -171,14 +168,6 @@ def harm(summary: Summary) -> str:
     return "; ".join(found)
 
 
-def gain_text(gain: Mapping[str, float | None] | None) -> str:
-    """A difference with its interval: `+0.041 (+0.012 to +0.070)`; empty if there is none."""
-    if not gain:
-        return ""
-    text = f"{gain['value']:+.3f}"
-    return text if gain["low"] is None else f"{text} ({gain['low']:+.3f} to {gain['high']:+.3f})"
-
-
 def evaluated(summary: Summary) -> bool:
     """Whether the models have been judged."""
     return "evaluate" in summary["parties"][summary["party"]]["seconds"]
@@ -200,15 +189,6 @@ def _value(score: Mapping[str, Any] | None) -> str:
 
 
 # --- below: out of the journal ---------------------------------------------------------------------------------------
-
-
-def _scores(journal: Journal, of: str, part: str) -> dict[str, dict[str, float | None]]:
-    """The metrics of one model by their name."""
-    return {
-        event.name: {"value": event.value, "low": event.low, "high": event.high}
-        for _, event in journal.of(Metric)
-        if event.of == of and event.part == part and event.name != "best_epoch"
-    }
 
 
 def _epochs(journal: Journal, of: str) -> int | None:

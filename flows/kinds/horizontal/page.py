@@ -8,6 +8,7 @@ from typing import Any
 from ... import plots as common
 from ...markup import HELD_BACK, METRICS, bar, figure, table
 from ...report import Summary
+from ..compared_report import score_text
 from . import plots
 from .report import (
     MAIN,
@@ -20,7 +21,6 @@ from .report import (
     lines,
     main_of,
     missing_pooled,
-    score_text,
 )
 
 

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from ....parties.events import Count, Curve, Drift, Failed, Metric, Round
 from ...journal import Journal
-from ...report import Summary, cell, count_of, withheld
+from ...report import Summary, count_of, withheld
+from ..compared_report import markdown_table, score_text
 from .job import HorizontalJob
 
 TOPICS = {  # in the order of a job
@@ -76,9 +77,7 @@ def headline(summary: Summary) -> str:
 
 def markdown(summary: Summary) -> list[str]:
     """The table, as lines of markdown."""
-    header = headers(summary)
-    found = ["| " + " | ".join(map(cell, header)) + " |", "| --- " * len(header) + "|"]
-    return found + ["| " + " | ".join(map(cell, cells)) + " |" for cells, _ in lines(summary)]
+    return markdown_table(headers(summary), lines(summary))
 
 
 def plot(summary: Summary) -> tuple[str, str] | None:
@@ -187,14 +186,6 @@ def dropped_text(one: Mapping[str, Any]) -> str:
     """Who dropped out, when, and why if that is known."""
     when = f"after round {one['after_round']}" if one["after_round"] else "before the first round"
     return f"{one['party']} dropped out {when}" + (f" ({one['error']})" if one["error"] else "")
-
-
-def score_text(score: Mapping[str, float | None] | None) -> str:
-    """A metric for people, with its interval where it has one: `0.797 (0.762 to 0.831)`; empty if there is none."""
-    if score is None:
-        return ""
-    text = f"{score['value']:.3f}"
-    return text if score["low"] is None else f"{text} ({score['low']:.3f} to {score['high']:.3f})"
 
 
 def _count(value: int | None) -> str:

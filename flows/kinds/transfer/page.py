@@ -8,9 +8,10 @@ from ... import plots as common
 from ...markup import figure, table
 from ...report import Summary, job_in
 from ..aligned_report import linkage_section
+from ..compared_report import score_text
 from . import plots
 from .job import TransferJob
-from .report import CANDIDATES, harm, headers, lines, score_text, title, unlabelled, verdict
+from .report import CANDIDATES, harm, headers, lines, title, unlabelled, verdict
 
 
 def sections(summary: Summary) -> list[tuple[str, str]]:

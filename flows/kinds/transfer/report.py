@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from ....parties.events import Chosen, Count, Curve, Metric
 from ...journal import Journal
-from ...report import Summary, cell, count_of, fingerprints, withheld
+from ...report import Summary, count_of, fingerprints, withheld
+from .. import compared_report
 from ..aligned_report import linkage
+from ..compared_report import gain_text, score_text, scores_of
 from .job import TransferJob
 
 TOPICS = {  # in the order of a job
@@ -51,8 +52,8 @@ def summarise(job: TransferJob, journal: Journal) -> Summary:
         "soft_labels": count_of(journal, "soft_labels", target),
         "linkage": linkage(job, journal),
         "chosen": next((event.of for _, event in journal.of(Chosen)), None),
-        "validation": {of: _scores(journal, of, "validation") for of in (*CANDIDATES, "distilled")},
-        "test": {of: _scores(journal, of, "test") for of in (*CANDIDATES, "chosen")},
+        "validation": {of: scores_of(journal, of, "validation") for of in (*CANDIDATES, "distilled")},
+        "test": {of: scores_of(journal, of, "test") for of in (*CANDIDATES, "chosen")},
         "curves": {e.name: {"x": list(e.x), "y": list(e.y)} for _, e in journal.of(Curve) if e.part == "test"},
         "digests": {"alignment": fingerprints(journal, "alignment").get(target)},
         "withheld": withheld(journal, job.members, (target,), {"counts": (Count,), "metrics": (Metric, Chosen)}),
@@ -61,13 +62,7 @@ def summarise(job: TransferJob, journal: Journal) -> Summary:
 
 def text_table(summary: Summary) -> Table:
     """The result as the terminal shows it."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_edge=False)
-    for header in headers(summary):
-        table.add_column(escape(header))
-    for cells, strong in lines(summary):
-        narrow = (escape(cell).replace(" to ", "–") for cell in cells)  # so that a line fits 80 columns
-        table.add_row(*narrow, style="bold" if strong else None)
-    return table
+    return compared_report.text_table(headers(summary), lines(summary))
 
 
 def headline(summary: Summary) -> str:
@@ -92,9 +87,7 @@ def headline(summary: Summary) -> str:
 
 def markdown(summary: Summary) -> list[str]:
     """The table, as lines of markdown."""
-    header = headers(summary)
-    found = ["| " + " | ".join(map(cell, header)) + " |", "| --- " * len(header) + "|"]
-    return found + ["| " + " | ".join(map(cell, cells)) + " |" for cells, _ in lines(summary)]
+    return compared_report.markdown_table(headers(summary), lines(summary))
 
 
 def plot(summary: Summary) -> tuple[str, str] | None:
@@ -214,33 +207,5 @@ def missing_metrics(summary: Summary) -> str:
     )
 
 
-def score_text(score: Mapping[str, float | None] | None) -> str:
-    """An AUC with its interval: `0.797 (0.762 to 0.831)`; empty if there is none."""
-    if not score:
-        return ""
-    text = f"{score['value']:.3f}"
-    return text if score["low"] is None else f"{text} ({score['low']:.3f} to {score['high']:.3f})"
-
-
-def gain_text(gain: Mapping[str, float | None] | None) -> str:
-    """A difference with its interval: `+0.041 (+0.012 to +0.070)`; empty if there is none."""
-    if not gain:
-        return ""
-    text = f"{gain['value']:+.3f}"
-    return text if gain["low"] is None else f"{text} ({gain['low']:+.3f} to {gain['high']:+.3f})"
-
-
 def _tuned(summary: Mapping[str, Any]) -> bool:
     return bool(summary["test"]["split"])
-
-
-# --- below: out of the journal ---------------------------------------------------------------------------------------
-
-
-def _scores(journal: Journal, of: str, part: str) -> dict[str, dict[str, float | int | None]]:
-    """The metrics of one model by their name."""
-    return {
-        event.name: {"value": event.value, "low": event.low, "high": event.high, "rows": event.rows}
-        for _, event in journal.of(Metric)
-        if event.of == of and event.part == part
-    }
