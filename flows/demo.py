@@ -162,6 +162,7 @@ policy:                             # what is not allowed here is refused
     members:
       columns: [age, sex, race, income, edu, dzgroup, dzclass, ca, num_co, diabetes, dementia]
       labels: [hospdead]
+      cohort: 10                          # the smallest part of shared patients that one model leaves out
       at_least: $floor                       # no job below so many shared patients
       may_learn_membership: [lab, clinic] # they learn which of their patients are members
 $rest""")

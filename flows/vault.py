@@ -84,7 +84,7 @@ def serve(
 
     `folder` is the party's home, `ends` the sockets to its peers by their file descriptors.
     """
-    phase, party = Phase.AGREE, folder.name
+    phase, party, due = Phase.AGREE, folder.name, Phase.AGREE
     channels: dict[str, Channel] = {}
     try:
         home = PartyHome(folder)
@@ -97,9 +97,9 @@ def serve(
         while phase is not Phase.CLOSE:
             phase = Command.model_validate_json(commands.get()).phase
             work: Callable[[], None] = getattr(phases, phase.value)
-            if phases.run is None and phase not in (Phase.AGREE, Phase.CLOSE):
-                detail = f"{phase} was commanded before policy had judged the job"
-                raise InternalError("internal", party=party, detail=detail)
+            if phase not in (due, Phase.CLOSE):  # what judges comes before what learns
+                raise InternalError("internal", party=party, detail=f"{phase} was commanded where {due} was due")
+            due = job.phases[job.phases.index(phase) + 1] if phase is not Phase.CLOSE else phase
             began = time.monotonic()
             tell(Started(phase=phase))
             work()

@@ -139,6 +139,10 @@ CATALOGUE: dict[str, Words] = {
         "too few of the shared patients have an outcome at {party}: {allowed} of each outcome are needed",
         "share more labelled patients; or leave the label out and set `distill: true` with `give: score`",
     ),
+    "embedding.repeated": Words(
+        "{party} has given another embedding in this run, and two tell more of a patient than one",
+        "its rows or the shared patients have changed since then: start over with --fresh, if that is meant",
+    ),
     "embedding.constant": Words(
         "{party}'s embedding says the same of every shared patient",
         "give the source columns that differ between patients, or train it longer",
@@ -176,6 +180,10 @@ CATALOGUE: dict[str, Words] = {
     "policy.embedding": Words(
         "{party} lets an embedding tell {allowed} numbers of a patient, the job asks {asked}",
         "set `give: score`, lower the last of `pretraining.hidden`, or ask {party} to raise `max_embedding:`",
+    ),
+    "policy.folds": Words(
+        "{party} asks for {allowed} patients in each fold, and there would be {count}",
+        "lower `pretraining.folds`, share more patients, or ask {party} to lower `cohort`",
     ),
     "policy.no_floor": Words(
         "{party} does not let patients of '{dataset}' be linked",

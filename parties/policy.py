@@ -59,7 +59,8 @@ class Policy(BaseModel):
     max_embedding: int = Field(
         default=0,
         ge=0,
-        description="The most numbers that an embedding may tell of each shared patient; 1 is a score, 0 none at all.",
+        description="The most numbers that an embedding, or the cut layer of split tuning, may tell of each shared "
+        "patient at a time; 1 is a score, 0 none at all.",
     )
     models: tuple[str, ...] = Field(default=(), description="Model classes of one's own that may run, by dotted path.")
     plain_updates: Literal["deny", "allow"] = Field(

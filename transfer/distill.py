@@ -22,6 +22,8 @@ from .gate import FOLDS, Comparison, cross_validate, fit, folds, order
 from .linear import LinearModel, LinearPlan
 from .patients import Floats, Patients
 
+_LEAST = 1e-6  # probability that a teacher without labels leaves to what it holds for impossible
+
 
 @dataclass(frozen=True, eq=False)
 class Student:
@@ -61,15 +63,18 @@ def distill(patients: Patients, teacher: str, plan: LinearPlan, *, seed: int) ->
     )
 
 
-def distill_score(patients: Patients, plan: LinearPlan, *, seed: int, party: str) -> Student:
+def distill_score(patients: Patients, plan: LinearPlan, *, seed: int, party: str, source: str) -> Student:
     """Distil the source's score, a logit ``(shared, 1)``, without any label.
 
-    Raises `InputError` ``data.few_rows`` where there is nothing to cross-validate.
+    Raises `InputError` ``data.few_rows`` where there is nothing to cross-validate, and ``embedding.constant``, by the
+    name of `source`, where all scores are as good as the same.
     """
     if patients.shared < 2:
         raise InputError("data.few_rows", party=party, count=patients.shared, allowed=2)
     shared = patients.of_shared
-    taught: Floats = expit(shared.given[:, 0])
+    taught: Floats = np.clip(expit(shared.given[:, 0]), _LEAST, 1 - _LEAST)  # a saturated score is no certainty
+    if np.ptp(taught) == 0:
+        raise InputError("embedding.constant", party=source)
     student = np.zeros(len(taught))
     cuts = KFold(min(FOLDS, len(taught)), shuffle=True, random_state=order(seed))
     for train, test in cuts.split(taught):

@@ -12,13 +12,19 @@
 and of S's model. A **score** (width 1) is what S's model predicts: T may take it for S's opinion of the patient, and
 learns as much of S's label as the model knows. From an **embedding** the patient's columns at S can be guessed, the
 better the wider it is and the more T knows already (Mahendran and Vedaldi 2015). S's weights are not sent; T can
-imitate the model on the shared patients, no further than it knows their columns. **Out of fold** means that the numbers
-of a patient do not depend on that patient's own label at S, nor, by way of training, on its columns, so that T learns
-of a label only what S would predict for a stranger; the other shared patients' labels do enter, as all of S's rows do.
-Of S's other patients T learns what they have taught the model, and how long S trains.
+imitate the model on the shared patients, no further than it knows their columns. **Out of fold** means that a patient's
+numbers come from a model that was trained without that row. It keeps T from trusting them too much; **it hides no
+label**. Labels of all other rows are in the model, so a patient's label can be told from the numbers of others that are
+like it (a household, if a column names it), and comparing numbers of patients with equal columns, of which some models
+have seen the one and not the other, can tell it too: shown for small folds, many epochs and one column. So a fold is at
+least as large as S's policy's `cohort`, and its `max_epochs` bounds the training. Folds are of rows: a patient whom S
+holds twice is trained on by the other row. Of S's other patients T learns what they have taught the model, and how long
+S trains.
 
-S learns nothing of T's columns or labels: only which patients are shared, which the alignment told, and at the end
-whether T wants to go on, from which it can tell whether T knows the outcome of as many as the job asks for.
+S learns which patients are shared, which the alignment told; at the end whether T wants to go on, from which it can
+tell whether T knows the outcome of as many as the job asks for; and, where the job stops before, whether T knows too
+few outcomes of these patients (``transfer.few_labels``). A source that makes up its set of patients can ask for the
+outcome of one of them by that.
 
 **Training on** is `vertical.split` with S as the passive party, whose bottom begins as a trunk that S has pretrained on
 all its rows but the validation and test parts of the shared ones, and T as the active party. It tells both more, as
@@ -27,8 +33,9 @@ longer out of fold; S gradients, from which it can tell T's labels. Measured (`b
 2,000 of 4,000 patients shared, eight seeds), it gains little: the trunk beats random weights by less than .01 of AUC in
 the median, and the linear model on S's score is as good as either.
 
-One embedding is given per job. A second job with another seed, width or column list tells more about the same
-patients; no count of jobs is kept here.
+One embedding is given per run: an attempt that goes on gives the same numbers, or none (``embedding.repeated``).
+Another run or another job tells more about the same patients, the more the more its settings differ; no count of them
+is kept here, so `max_embedding` bounds what leaves at a time.
 
 **Adversary**: semi-honest. Shape, type, order and finiteness of what S sends are checked; whether S gives what its
 model says, and out of fold, T cannot see. The gate then judges by T's own labels whether it helps.

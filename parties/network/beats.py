@@ -7,6 +7,7 @@ a data set.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from .message import Message, Step, Topic
 
 _WORKING = {"working": True}
 _BEATS_PER_DEADLINE = 3
+MOST_S = 86_400.0  # that a peer may work towards one message
 
 
 @contextmanager
@@ -56,8 +58,11 @@ def speaking(channel: Channel, topic: Topic, *, then: Step, first: Callable[[], 
 
 
 def after_beats(channel: Channel, topic: Topic, step: Step) -> Message:
-    """Wait for a step for as long as the peer says that it is working. Raises `PeerFailure`."""
+    """Wait for a step while the peer says that it is working, for a day at most. Raises `PeerFailure`."""
+    began = time.monotonic()
     while True:
         message = channel.receive(topic, step)
+        if time.monotonic() - began > MOST_S:
+            raise channel.refuse(topic, "still working after a day")
         if dict(message.fields) != _WORKING or message.arrays:
             return message

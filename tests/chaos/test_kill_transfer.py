@@ -26,6 +26,7 @@ def long_world(transfer_world: Any) -> Any:
     world = transfer_world
     world.sql("lab", "UPDATE t SET died = 1 WHERE died IS NULL")
     world.job["pretraining"] |= {"epochs": 60, "batch_size": 4, "learning_rate": 0.001}
+    world.edit_party("insurer", lambda content: content["policy"].update(max_epochs=60))
     world.job["split"] = {"at_least": 50, "epochs": 50, "patience": 50, "batch_size": 4, "top": [4]}
     # Every alignment has fresh keys, and so an order of its own: both runs start from the same one.
     job = world.load_job()

@@ -9,7 +9,8 @@ import pytest
 
 from isthmus.flows.check import check_job
 from isthmus.flows.kinds.transfer.job import TransferJob
-from isthmus.parties.errors import InputError, IsthmusError
+from isthmus.parties.errors import InputError, InternalError, IsthmusError
+from isthmus.parties.events import Phase
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -76,6 +77,9 @@ POLICY = [
     ("policy.label", "lab", _release("results", labels=[])),
     ("policy.cohort", "lab", _release("results", cohort=None)),
     ("policy.membership", "lab", _release("results", may_learn_membership=[])),
+    ("policy.cohort", "insurer", _release("members", cohort=None)),
+    ("policy.folds", "insurer", _release("members", cohort=24)),
+    ("policy.epochs", "insurer", _policy(max_epochs=5)),
     ("policy.no_floor", "insurer", _release("members", at_least=None)),
     ("policy.too_few", "insurer", _release("members", at_least=71)),
 ]  # fmt: skip
@@ -140,3 +144,8 @@ def test_a_check_says_who_learns_what(transfer_world: Any) -> None:
     assert any("lab: one number of each shared patient" in line for line in said)
     assert any("insurer: which of its patients lab has too" in line for line in said)
     assert any("insurer: then gradients, from which lab's label" in line for line in said)
+
+
+def test_a_phase_out_of_its_turn_is_not_begun(transfer_world: Any) -> None:
+    error = _refused(transfer_world, "internal", 1, phases=[Phase.AGREE, Phase.PREPARE, Phase.CLOSE])
+    assert isinstance(error, InternalError)

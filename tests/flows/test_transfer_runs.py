@@ -14,7 +14,7 @@ import pytest
 from isthmus.flows.check import check_job
 from isthmus.flows.kinds.aligned import ALIGN_PHASES
 from isthmus.parties.checkpoint import read_tensors
-from isthmus.parties.errors import InternalError
+from isthmus.parties.errors import InputError, InternalError, IsthmusError
 from isthmus.parties.events import Chosen, Count, Curve, Metric, Phase, Resumed, Traffic
 from isthmus.parties.network import channel
 from isthmus.parties.network.message import Message, Step, Topic
@@ -230,3 +230,20 @@ def test_patients_held_out_of_tuning_are_told_of_only_if_they_are_enough_by_them
     journal = transfer_world.run_inside()
     assert {event.part for _, event in journal.of(Metric)} == {"validation"}
     assert not list(journal.of(Curve))
+
+
+def test_in_one_run_a_patient_is_told_of_by_one_embedding_alone(transfer_world: Any) -> None:
+    with pytest.raises(IsthmusError):  # the target takes the numbers, and then breaks down
+        transfer_world.run_inside(leaves={"lab": Phase.EVALUATE, "insurer": Phase.CLOSE}, timeout_s=10)
+    transfer_world.sql("insurer", "UPDATE t SET died = 1 - died WHERE id = 'i0200'")
+    with pytest.raises(InputError) as caught:
+        transfer_world.run_inside(timeout_s=10)
+    assert caught.value.code == "embedding.repeated"
+    transfer_world.run_inside(fresh=True, run="test-job-2")
+
+
+def test_an_unlabelled_targets_numbers_ask_for_a_cohort_too(transfer_world: Any) -> None:
+    transfer_world.job["target"].pop("label")
+    transfer_world.edit_party("lab", lambda content: content["policy"]["release"]["results"].update(cohort=71))
+    journal = transfer_world.run_inside()
+    assert not list(journal.of(Metric))

@@ -102,15 +102,15 @@ def test_fidelity_is_one_where_own_columns_say_all_and_nothing_where_they_say_no
     same = Patients((Column("marker", "number", score),), score[:, None], np.full(400, np.nan))
     noise = Patients((Column("marker", "number", draw.normal(size=400)),), score[:, None], np.full(400, np.nan))
     loose = LinearPlan(c=100.0)
-    assert distill_score(same, loose, seed=1, party="lab").fidelity == pytest.approx(1, abs=1e-3)
-    assert distill_score(noise, loose, seed=1, party="lab").fidelity < 0.02
+    assert distill_score(same, loose, seed=1, party="lab", source="insurer").fidelity == pytest.approx(1, abs=1e-3)
+    assert distill_score(noise, loose, seed=1, party="lab", source="insurer").fidelity < 0.02
 
 
 def test_without_any_outcome_the_student_repeats_the_score():
     # Two wards: the source's probabilities are .1 and .3 in one, .9 in the other.
     ward = Column("ward", "category", np.array(["a", "a", "b", "b"], dtype=object))
     patients = Patients((ward,), logit(np.array([[0.1], [0.3], [0.9], [0.9]])), np.full(4, np.nan))
-    student = distill_score(patients, LinearPlan(c=1e5), seed=1, party="lab")
+    student = distill_score(patients, LinearPlan(c=1e5), seed=1, party="lab", source="insurer")
     assert student.model.probabilities((ward,)) == pytest.approx([0.2, 0.2, 0.9, 0.9], abs=1e-3)
     assert student.validated is None
     assert student.soft_labels == 4
@@ -124,4 +124,4 @@ def test_the_target_alone_is_no_teacher():
 @pytest.mark.parametrize("shared", [0, 1])
 def test_one_shared_patient_teaches_nothing(shared: int):
     with pytest.raises(InputError, match=r"data\.few_rows"):
-        distill_score(sample(20).take(np.arange(shared)), PLAN, seed=1, party="lab")
+        distill_score(sample(20).take(np.arange(shared)), PLAN, seed=1, party="lab", source="insurer")

@@ -76,11 +76,17 @@ def learns(job: TransferJob) -> list[tuple[str, str]]:
         )
     lines.append((target, told))
     if job.pretraining.how == "supervised":
-        own = f"{source}'s own label of a shared patient did not go into that patient's numbers: they are out of fold"
+        own = (
+            f"out of fold: {source}'s own label of a patient did not go into that patient's numbers, but comparing "
+            "those of patients alike, or of several jobs, can still tell it"
+        )
         lines.append((target, own))
     lines.append((target, f"nothing of {source}'s other patients but what such a model has learnt from all of them"))
     if job.split.at_least is None:
-        lines.append((source, f"nothing of {target}'s columns, labels or results"))
+        known = (
+            f"whether {target} knows too few of their outcomes, at which the job stops; else nothing of its columns, "
+        )
+        lines.append((source, known + "labels or results"))
     else:
         least, of_own = job.split.at_least, ""
         if job.pretraining.how == "supervised":

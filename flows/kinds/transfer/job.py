@@ -182,9 +182,8 @@ class TransferJob(AlignedJob):
             labels=(mine.label,) if mine.label is not None else (),
             at_least=self.align.at_least,
             membership_learners=(peer,),
-            # The target tells how well a model does on those of the shared patients whose outcome it knows.
-            cohort=1 if mine is self.target and mine.label is not None else None,
-            epochs=self.split.epochs if tuned else 0,
+            cohort=1,  # of patients that the target tells numbers of, and of each of the source's folds
+            epochs=max(self.pretraining.epochs if mine is self.source else 0, self.split.epochs if tuned else 0),
             embedding=max(self.width, cut) if mine is self.source else 0,
         )
 

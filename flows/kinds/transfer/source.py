@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from ....parties.errors import InputError, PolicyRefusal
 from ....parties.events import Fingerprint, Phase, Progress, Resumed
 from ....parties.network.beats import speaking
 from ....parties.network.message import Step, Topic
@@ -41,7 +43,7 @@ class SourceLearning:
     def prepare(self) -> None:
         """Train a model a fold, while the target is told that we are still here.
 
-        Raises `InputError` ``embedding.constant`` before anything is given.
+        Raises `PolicyRefusal` ``policy.folds`` and `InputError` ``embedding.constant`` before anything is given.
         """
         phases, job, plan = self._phases, self._job, pretraining_of(self._job)
         aligned, everybody = phases.aligned, phases.all_row_ids
@@ -50,14 +52,18 @@ class SourceLearning:
         data_digest = digest_of_rows(columns, label)
         if data_digest != self._run.data_digest:
             phases.checkpoints.clear()  # what was learnt from other rows is no beginning
+            shutil.rmtree(self._folder, ignore_errors=True)
         phases.state.note_data(self._run.run, sql_digest=phases.store.sql_digest, data_digest=data_digest)
         self._shared = shared = positions(everybody, aligned.row_ids)
         options: dict[str, Any] = {
             "party": phases.me,
             "private_seed": self._run.private_seed,
-            "identity": f"{phases.digest} {aligned.digest} {data_digest}",
+            "identity": f"{phases.digest} {aligned.digest} {data_digest} {_digest(self._run.private_seed)}",
             "folder": self._folder,
         }
+        least = len(shared) // plan.folds
+        if least < phases.grant.cohort:
+            raise PolicyRefusal("policy.folds", party=phases.me, count=least, allowed=phases.grant.cohort)
         tunes = job.split.at_least is not None and len(shared) >= job.split.at_least
         models = plan.folds + tunes
         with speaking(phases.channel, Topic.TRAIN, then=Step.EMBEDDING):
@@ -75,6 +81,7 @@ class SourceLearning:
     def train(self) -> None:
         """Give what was learnt about the shared patients, once; where the target wants to, train on with it."""
         phases = self._phases
+        self._note_given()
         if give_embedding(phases.channel, self._given, may_split=self._trunk is not None):
             rows = [type(column)(column.name, column.kind, column.values[self._shared]) for column in self._columns]
             options = phases.tuning_options()
@@ -93,6 +100,17 @@ class SourceLearning:
         digest = hashlib.sha256((folder / PART_FILE).read_bytes()).hexdigest()
         phases.tell(Fingerprint(name="model", value=digest))
 
+    def _note_given(self) -> None:
+        """Write down what is about to be given: in one run never two embeddings, whatever a peer's attempts look like.
+
+        Raises `InputError` ``embedding.repeated``.
+        """
+        phases, values = self._phases, self._given
+        content, peer = _digest(f"embedding of {self._run.run}"), _digest(phases.channel.peer)
+        given = hashlib.sha256(values.astype("<f4").tobytes()).hexdigest()
+        if not phases.state.note_release(content, given, peer, strict=True):
+            raise InputError("embedding.repeated", party=phases.me)
+
     def _teller(self, before: int, models: int) -> OnPretraining:
         """Tells how far the source is: `before` so many of its models there were others."""
         tell = self._phases.tell
@@ -104,3 +122,7 @@ class SourceLearning:
             tell(Progress(phase=Phase.PREPARE, index=number, units=models, done=report.epoch, total=report.epochs))
 
         return told
+
+
+def _digest(what: object) -> str:
+    return hashlib.sha256(str(what).encode()).hexdigest()

@@ -85,10 +85,12 @@ class TargetLearning:
         phases, patients = self._phases, self._patients
         folder = phases.home.model_folder(self._run.run)
         if self._job.target.label is None:
-            student = distill_score(patients, self._plan, seed=self._job.seed, party=phases.me)
+            names = {"party": phases.me, "source": self._job.source.name}
+            student = distill_score(patients, self._plan, seed=self._job.seed, **names)
             self._save(student.model, PART_FILE, "distilled")
-            phases.tell(Count(name="soft_labels", value=student.soft_labels))
-            phases.tell(Metric(name="r2", part="validation", of="distilled", value=student.fidelity))
+            if student.soft_labels >= phases.grant.cohort:
+                phases.tell(Count(name="soft_labels", value=student.soft_labels))
+                phases.tell(Metric(name="r2", part="validation", of="distilled", value=student.fidelity))
         else:
             chosen, best = self._judge()
             if chosen == "split":
@@ -109,9 +111,10 @@ class TargetLearning:
         scored = self._scored_together()  # while the source is still there
         gate = judge(patients, self._plan, seed=self._job.seed, party=self._phases.me)
         chosen: str = gate.validated.chosen
-        best = chosen
+        best, by = chosen, gate.validated
         if scored is not None:
-            chosen, best, held_out = self._choose_split(gate.validated, *scored)
+            best, by, held_out = self._choose_split(gate.validated, *scored)
+            chosen = by.chosen
             for compared in held_out.predictions:
                 self._tell_model(held_out, compared, "test", compared)
             self._tell_model(held_out, chosen, "test", "chosen")
@@ -126,7 +129,8 @@ class TargetLearning:
             further = int((~np.isnan(patients.label[patients.shared :])).sum())
             if further == 0 or further >= self._phases.grant.cohort:
                 tell(Count(name="own_labelled", value=further))
-            tell(Chosen(of=chosen))  # type: ignore[arg-type]
+            if self._may_tell(by.label):
+                tell(Chosen(of=chosen))  # type: ignore[arg-type]
         return chosen, best
 
     def _scored_together(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -138,16 +142,15 @@ class TargetLearning:
 
     def _choose_split(
         self, validated: Comparison, validation: NDArray[np.float64], test: NDArray[np.float64]
-    ) -> tuple[str, str, Comparison]:
-        """What is kept, the best of those not tuned, and all models on the test patients, by whom nothing was chosen.
-
-        The best of the others by all but the test patients competes with the tuned one on the validation patients.
+    ) -> tuple[str, Comparison, Comparison]:
+        """The best of those not tuned, by all but the test patients; that and the tuned one on the validation patients,
+        by whom is chosen between the two; and all models on the test patients, by whom nothing was chosen.
         """
         parts = parts_of(self._job, self._phases.aligned)
         best = validated.choose_on(np.sort(np.concatenate([parts.train, parts.validation])), {}).chosen
         final = validated.choose_on(parts.validation, {"split": validation})
         contest = Comparison(final.label, {name: final.predictions[name] for name in (best, "split")})
-        return contest.chosen, best, validated.choose_on(parts.test, {"split": test})
+        return best, contest, validated.choose_on(parts.test, {"split": test})
 
     def _may_tell(self, label: NDArray[np.float64]) -> bool:
         """Whether these patients are as many of each outcome as the policy asks for: each group by itself."""
