@@ -86,7 +86,7 @@ def test_what_is_kept_is_told_with_its_gain_over_the_target_alone() -> None:
     lines = _text(summary).splitlines()
     assert lines[0].split("  ")[0] == "60 shared patients"
     assert [line.split("  ")[0] for line in lines[1:]] == [
-        "lab alone", "insurer alone", "transferred", "lab without insurer, distilled", "what the gate keeps",
+        "lab alone", "insurer alone", "transferred", "distilled, without insurer", "what the gate keeps",
     ]  # fmt: skip
     assert "0.780 (0.680–0.880)" in lines[3]
     closing = report.closing_lines(summary)
@@ -94,7 +94,7 @@ def test_what_is_kept_is_told_with_its_gain_over_the_target_alone() -> None:
     told = "AUC over lab alone: insurer alone +0.020, transferred +0.080."
     assert closing[1] == f"  gate    keeps transferred (lowest log loss); {told}"
     assert "0.512" in page(summary)
-    assert closing[2] == "  distil  lab runs it without insurer; 70 soft labels"
+    assert closing[2] == "  distil  needs no insurer; 70 soft labels"
 
 
 def test_a_transfer_that_did_harm_is_said_everywhere() -> None:

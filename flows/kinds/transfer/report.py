@@ -30,7 +30,7 @@ _TITLES = {
     "transferred": "transferred",
     "split": "tuned together",
     "chosen": "what the gate keeps",
-    "distilled": "{target} without {source}, distilled",
+    "distilled": "distilled, without {source}",
 }
 _HARM = {  # by what is kept
     "target": "The transfer did harm, and is not used.",
@@ -113,7 +113,9 @@ def closing_lines(summary: Summary) -> list[str]:
     elif summary["chosen"] == "target" and summary["job"]["distill"]:
         found.append(f"  distil  nothing to distil: {target} runs its own model alone")
     elif "auc" in distilled and summary["soft_labels"] is not None:
-        found.append(f"  distil  {target} runs it without {source}; {summary['soft_labels']:,} soft labels")
+        gain = distilled.get("auc_gain")
+        worse = f"; no better than {target} alone" if gain and gain["value"] <= 0 else ""
+        found.append(f"  distil  needs no {source}; {summary['soft_labels']:,} soft labels{worse}")
     return found
 
 
