@@ -2,7 +2,8 @@
 
 It is a safetensors file: the module's tensors by name, and beside them as JSON what they can be used by. It holds the
 encoder, so means and scales of number columns and levels of categories: it stays at the party unless somebody carries
-it elsewhere by hand. Whoever reads it may have got it from somebody else, so all of it is checked.
+it elsewhere by hand. Whoever reads it may have got it from somebody else, so all of it is checked, and before what it
+says is built: it takes no more memory than a few times its own size, which is bounded.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import nn
 
-from ..parties.checkpoint import read_tensors, write_tensors
+from ..parties.checkpoint import parse_tensors, write_tensors
 from .model_spec import ModelKind, ModelSpec
 from .splits import SplitRule
 from .tabular import TabularEncoder
 from .targets import Task
+
+MOST_BYTES = 1 << 30  # of a file; eight layers of 4,096 have half of it
+MOST_HEADER_BYTES = 1 << 23  # with names and levels, which take twenty times as much once they are read
 
 
 @dataclass(frozen=True)
@@ -59,16 +63,16 @@ class SavedModel:
         write_tensors(path, self.arrays, meta, party=party)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote; raises `ValueError` for any other file."""
+    def parse(cls, content: bytes) -> Self:
+        """Read the content of a file that `save` wrote; raises `ValueError` for any other."""
         try:
-            arrays, meta = read_tensors(path)
+            arrays, meta = parse_tensors(content, most_header_bytes=MOST_HEADER_BYTES)
             spec = ModelSpec(**{**meta["model"], "hidden": tuple(meta["model"]["hidden"])})
             encoder = TabularEncoder.from_dict(meta["encoder"])
             split, label, parties = SplitRule(**meta["split"]), tuple(meta["label"]), tuple(meta["parties"])
             found = cls(meta["party"], parties, meta["round"], meta["task"], spec, encoder, label, split, arrays)
             whole = found._is_whole()
-        except (SafetensorError, LookupError, TypeError, AttributeError) as failure:
+        except _MALFORMED as failure:
             raise ValueError("this file is no model of a training") from failure
         if not whole:
             raise ValueError("this file says of its model what cannot be")
@@ -90,23 +94,45 @@ class SavedModel:
         module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in self.arrays.items()})
 
     def _is_whole(self) -> bool:
-        """Whether everything is of its kind: what is wrong is found here, and not in the midst of a training."""
+        """Whether everything is of its kind: what is wrong is found here, and not in the midst of a training.
+
+        Many levels that are not embedded would be one-hot: a matrix of their square. True is no 1, nor is 3e7 true.
+        """
         numbers = [value for code in self.encoder.numbers for value in (code.mean, code.scale)]
         levels = [level for code in self.encoder.categories for level in code.levels]
         names = [self.party, *self.parties, *self.label, *self.columns, *levels]
+        shares = (self.split.validation_share, self.split.test_share)
         return (
             all(isinstance(name, str) for name in names)
             and len(set(self.columns)) == len(self.columns)
+            and all(len(set(code.levels)) == len(code.levels) for code in self.encoder.categories)
+            and all(type(code.embed) is bool for code in self.encoder.categories)
+            and all(code.embed == self.spec.embeds for code in self.encoder.categories)
+            and all(type(code.indicator) is bool for code in self.encoder.numbers)
+            and type(self.round) is int
+            and self.round >= 0
             and self.task in get_args(Task)
             and self.spec.kind in get_args(ModelKind)
             and all(type(width) is int for width in self.spec.hidden)
-            and all(isinstance(value, int | float) and math.isfinite(value) for value in numbers)
+            and all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
             and all(code.scale > 0 for code in self.encoder.numbers)
-            and all(0 <= share < 1 for share in (self.split.validation_share, self.split.test_share))
+            and all(type(share) in (int, float) and share >= 0 for share in shares)
+            and sum(shares) < 1
             and type(self.split.seed) is int
             and isinstance(self.split.column, str | None)
             and all(np.isfinite(array).all() for array in self.arrays.values())
         )
+
+
+_MALFORMED = (  # whatever reading a file raises that somebody has made to make it raise
+    SafetensorError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+)
 
 
 def arrays_of(module: nn.Module) -> dict[str, NDArray[Any]]:

@@ -57,6 +57,24 @@ def build(spec: ModelSpec, encoder: TabularEncoder, private_seed: int, task: Tas
     return TabularNetwork(encoder, hidden, dropout, private_seed, bias=task != "survival")
 
 
+def network_shapes(spec: ModelSpec, encoder: TabularEncoder, task: Task) -> dict[str, tuple[int, ...]]:
+    """The shapes of all parameters that `build` would make of a network or a linear model, without making them.
+
+    Raises `ValueError` for a model of one's own.
+    """
+    if spec.kind == "own":
+        raise ValueError("the shapes of a model of one's own are known to its code alone")
+    shapes: dict[str, tuple[int, ...]] = {
+        f"input.embeddings.{place}.weight": embedding for place, embedding in enumerate(encoder.embeddings)
+    }
+    inputs = encoder.dense_width + sum(width for _, width in encoder.embeddings)
+    for place, width in enumerate(spec.hidden if spec.kind == "network" else ()):
+        layer = f"body.{3 * place}"  # between them ReLU and dropout
+        shapes |= {f"{layer}.weight": (width, inputs), f"{layer}.bias": (width,)}
+        inputs = width
+    return shapes | {"output.weight": (1, inputs)} | ({} if task == "survival" else {"output.bias": (1,)})
+
+
 class Scorer:
     """Runs a model, with dropout that is the party's own.
 

@@ -79,7 +79,9 @@ class TabularEncoder:
         for number in self.numbers:
             values = found[number.name]
             missing = np.isnan(values)
-            dense.append(np.where(missing, 0.0, (values - number.mean) / number.scale).astype(np.float32)[:, None])
+            with np.errstate(over="ignore"):  # by a scale out of a file that somebody else made: `finetune` sees it
+                scaled = np.where(missing, 0.0, (values - number.mean) / number.scale).astype(np.float32)
+            dense.append(scaled[:, None])
             if number.indicator:
                 dense.append(missing.astype(np.float32)[:, None])
         for category in self.categories:

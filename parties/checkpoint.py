@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from .errors import disk_errors
 from .network.message import Array
@@ -60,6 +60,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     with safe_open(path, framework="numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
         return arrays, json.loads((file.metadata() or {}).get(_META, "{}"))
+
+
+def parse_tensors(content: bytes, *, most_header_bytes: int) -> tuple[dict[str, Array], dict[str, Any]]:
+    """As `read_tensors`, of a file's content that anybody may have made; a longer header is not looked into, since what
+    it is read into takes more memory than it does.
+
+    Raises `ValueError`, `LookupError`, `TypeError`, `RecursionError` or `SafetensorError` for what is no such file.
+    """
+    size = int.from_bytes(content[:8], "little")
+    if size > most_header_bytes:
+        raise ValueError("the header is too long")
+    arrays = load(content)
+    return arrays, json.loads(json.loads(content[8 : 8 + size])["__metadata__"][_META])
 
 
 class Checkpoints:

@@ -16,8 +16,9 @@ flatters them a little; rows that all three have not seen judge what was kept.
 **Who learns what**: nobody anything. No message is sent. Whoever trained the trunk does not learn that it was tuned.
 What the party itself may read out of a trunk, it could read before: it holds the file.
 
-**Adversary**: whoever made the file. It is data, never code (`horizontal.model_file`), and what does not fit the job is
-refused. A trunk made to do harm is kept from doing so by the gate as far as validation rows show it; that it behaves
+**Adversary**: whoever made the file. It is data, never code (`horizontal.model_file`), and what is hashed is what is
+read. What does not fit the job is refused before it is built, and what gives no numbers on the party's rows before it
+is trained. A trunk made to do harm is kept from doing so by the gate as far as validation rows show it; that it behaves
 well on these rows says nothing of others that its maker had in mind.
 
 Source: layers that transfer, frozen or fine-tuned, Yosinski et al., "How transferable are features in deep neural
@@ -41,9 +42,9 @@ from torch import nn
 from ..horizontal.alone import AloneOutcome, train_alone
 from ..horizontal.local import BatchReport
 from ..horizontal.metrics import MetricValue, auc_gain
-from ..horizontal.model_file import SavedModel
+from ..horizontal.model_file import MOST_BYTES, SavedModel
 from ..horizontal.model_spec import ModelSpec
-from ..horizontal.models import build
+from ..horizontal.models import build, network_shapes
 from ..horizontal.plan import RoundsPlan
 from ..horizontal.problem import TabularProblem
 from ..horizontal.scope import Scope
@@ -109,20 +110,26 @@ class Finetuned:
         return auc_gain(target.values, problem.scores(rows), before.scores(rows))
 
 
-def find_model(home: PartyHome, digest: str) -> Path:
-    """The file with this SHA-256 (64 hex digits) among the models in a party's home.
+def find_model(home: PartyHome, digest: str) -> bytes:
+    """The content of the file with this SHA-256 (64 hex digits) among the models in a party's home.
 
-    Raises `InputError` ``model.start_missing``.
+    Files that cannot be read or are too large to be a model are left out. Raises `InputError` ``model.start_missing``.
     """
+    unread = []
     for path in sorted((home.folder / "models").rglob("*.safetensors")):
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == digest:
-                return path
-    raise InputError("model.start_missing", party=home.name)
+        try:
+            content = _content(path, digest)
+        except OSError as failure:
+            unread.append(f"{path}: {failure!r}")
+            continue
+        if content is not None:
+            return content
+    raise InputError("model.start_missing", party=home.name, detail=", ".join(unread))
 
 
-def load_start(path: Path, spec: ModelSpec, columns: tuple[str, ...], task: Task, *, party: str) -> SavedModel:
-    """Read the model to start from, and compare it with what the job says of it; `columns` in any order.
+def load_start(content: bytes, spec: ModelSpec, columns: tuple[str, ...], task: Task, *, party: str) -> SavedModel:
+    """Read the model to start from, a network or a linear model, and compare it with what the job says of it; `columns`
+    in any order. Nothing is built of it before its tensors are known to be those of the job's model.
 
     Raises `InputError` ``model.start_differs`` with the field that differs: model (also for a file that holds none, or
     tensors that are not this model's), columns or label (another task).
@@ -132,7 +139,7 @@ def load_start(path: Path, spec: ModelSpec, columns: tuple[str, ...], task: Task
         return InputError("model.start_differs", party=party, field=field, detail=repr(failure) if failure else "")
 
     try:
-        start = SavedModel.load(path)
+        start = SavedModel.parse(content)
     except ValueError as failure:
         raise differs("model", failure) from failure
     if start.spec != spec:
@@ -141,10 +148,10 @@ def load_start(path: Path, spec: ModelSpec, columns: tuple[str, ...], task: Task
         raise differs("columns")
     if start.task != task:
         raise differs("label")
-    try:
-        start.write_into(build(spec, start.encoder, 0, task, party=party))
-    except ValueError as failure:
-        raise differs("model", failure) from failure
+    found = {name: (array.shape, array.dtype) for name, array in start.arrays.items()}
+    shapes = network_shapes(spec, start.encoder, task)
+    if found != {name: (shape, np.dtype(np.float32)) for name, shape in shapes.items()}:
+        raise differs("model")
     return start
 
 
@@ -164,7 +171,8 @@ def finetune(
     `rows` are all of the party's, encoded by the start's own encoder, and `target` theirs. Fresh weights and dropout
     draw from `private_seed` alone, so that the same call gives the same weights bit for bit.
 
-    Raises `InputError` ``data.few_rows`` and ``train.diverged``.
+    Raises `InputError` ``data.few_rows``, ``train.diverged``, and ``model.start_differs`` where the rows as the start
+    encodes them (columns), or what it or its trunk makes of them (model), are no numbers before anything is trained.
     """
 
     def problem(of: Candidate) -> TabularProblem:
@@ -179,6 +187,14 @@ def finetune(
     problems: dict[Candidate, TabularProblem] = {of: problem(of) for of in CANDIDATES}
     start.write_into(problems["start"].module)
     graft(start, problems["tuned"].module, plan.head, frozen=plan.frozen)
+    if not torch.isfinite(rows.dense).all():
+        raise InputError("model.start_differs", party=party, field="columns")
+    for of in ("start", "tuned"):
+        try:
+            problems[of].validation()
+            problems[of].scores(np.arange(len(rows)))
+        except InputError as failure:
+            raise InputError("model.start_differs", party=party, field="model", detail=repr(failure)) from failure
     epochs: dict[Candidate, AloneOutcome] = {"alone": train("alone"), "tuned": train("tuned")}
     validation = {of: problems[of].validation().loss for of in CANDIDATES}
     return Finetuned(problems, validation, epochs, choose(validation))
@@ -192,6 +208,21 @@ def graft(start: SavedModel, module: nn.Module, head: tuple[str, ...], *, frozen
             tensor.copy_(torch.from_numpy(np.array(start.arrays[name])))
         if isinstance(tensor, nn.Parameter):
             tensor.requires_grad_(not frozen)
+
+
+def _content(path: Path, digest: str) -> bytes | None:
+    """The content of a file if it is a regular one, of this digest; it is not held before it is known to be.
+
+    Another process may write meanwhile: what is given back has the digest itself.
+    """
+    if not path.is_file() or path.stat().st_size > MOST_BYTES:
+        return None
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            return None
+        file.seek(0)
+        content = file.read(MOST_BYTES)
+    return content if hashlib.sha256(content).hexdigest() == digest else None
 
 
 def choose(validation: Mapping[Candidate, float]) -> Candidate:

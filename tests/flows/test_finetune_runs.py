@@ -98,7 +98,7 @@ def test_a_hospital_goes_on_from_the_trunk_of_a_horizontal_training_without_a_wo
     trained = star.run_inside()
     file = star.homes / "east" / "models" / "star-job-1" / PART
     assert dict((party, e.value) for party, e in trained.of(Fingerprint) if e.name == "model")["east"] == _digest(file)
-    before, start = Ledger(PartyHome(star.homes / "east")).verify(), SavedModel.load(file)
+    before, start = Ledger(PartyHome(star.homes / "east")).verify(), SavedModel.parse(file.read_bytes())
     assert (start.parties, start.label, start.split) == (star.parties, ("died",), SplitRule(0.2, 0.2, 3))
     _tune(star, _digest(file), split={"validation_share": 0.4, "test_share": 0.4})
     journal = star.run_inside(RUN)
@@ -125,7 +125,7 @@ def test_the_model_that_the_gate_keeps_is_saved_and_can_be_gone_on_from(tuning: 
     assert scores[chosen] == max(scores.values()) and set(scores) == {"alone", "start", "tuned"}
     path = tuning.homes / "east" / "models" / RUN / PART
     assert [e.value for _, e in journal.of(Fingerprint) if e.name == "model"] == [_digest(path)]
-    kept = SavedModel.load(path)
+    kept = SavedModel.parse(path.read_bytes())
     assert (kept.party, kept.parties, kept.split) == ("east", ("east",), SplitRule(0.2, 0.2, 4))
     assert [event.by for _, event in journal.of(HeldOut)] == ["job"]
     _tune(tuning, _digest(path))

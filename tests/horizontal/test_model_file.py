@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from isthmus.horizontal.codes import CategoryCode, NumberCode
-from isthmus.horizontal.model_file import SavedModel, arrays_of
+from isthmus.horizontal.model_file import MOST_HEADER_BYTES, SavedModel, arrays_of
 from isthmus.horizontal.model_spec import ModelSpec
-from isthmus.horizontal.models import build
+from isthmus.horizontal.models import build, network_shapes
 from isthmus.horizontal.splits import SplitRule
 from isthmus.horizontal.tabular import TabularEncoder
 from isthmus.parties.checkpoint import read_tensors, write_tensors
@@ -37,14 +41,22 @@ SAVED = SavedModel(
 )
 
 
+def _content() -> bytes:
+    with TemporaryDirectory() as folder:
+        return _written(Path(folder)).read_bytes()
+
+
 def _written(folder: Path) -> Path:
     path = folder / "models" / "part.safetensors"
     SAVED.save(path, party="north")
     return path
 
 
+WRITTEN = _content()
+
+
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
-    found = SavedModel.load(_written(tmp_path))
+    found = SavedModel.parse(_written(tmp_path).read_bytes())
     assert replace(found, arrays={}, encoder=ENCODER) == replace(SAVED, arrays={})
     assert found.encoder.to_dict() == ENCODER.to_dict()
     assert found.columns == ("age", "crea", "sex", "ward")
@@ -55,7 +67,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 def test_a_module_that_is_given_the_tensors_is_the_one_that_was_saved(tmp_path: Path) -> None:
     other = build(SPEC, ENCODER, 6, "binary", party="south")
-    SavedModel.load(_written(tmp_path)).write_into(other)
+    SavedModel.parse(_written(tmp_path).read_bytes()).write_into(other)
     assert all(torch.equal(mine, other.state_dict()[name]) for name, mine in MODULE.state_dict().items())
 
 
@@ -83,6 +95,14 @@ def _number(**values: Any) -> Any:
     return lambda meta: meta["encoder"]["numbers"][0].update(values)
 
 
+def _category(**values: Any) -> Any:
+    return lambda meta: meta["encoder"]["categories"][0].update(values)
+
+
+def _nested(depth: int) -> Any:
+    return [_nested(depth - 1)] if depth else []
+
+
 BROKEN = {
     **{f"no {field}": _without(field) for field in ("party", "parties", "task", "model", "encoder", "label", "split")},
     "a task that there is not": _with(task="telepathy"),
@@ -98,6 +118,18 @@ BROKEN = {
     "a share of more than all": _with(split={"validation_share": 0.2, "test_share": 2.0, "seed": 1}),
     "a split by more": _with(split={"validation_share": 0.2, "test_share": 0.2, "seed": 1, "by": "me"}),
     "a list": _with(encoder=[]),
+    "a mean beyond all numbers": _number(mean=10**400),
+    "a mean that is true": _number(mean=True),
+    "an indicator that is a number": _number(indicator=3e7),
+    "an indicator that is 1": _number(indicator=1),
+    "one-hot levels where there are embeddings": _category(embed=False),
+    "an embedding that is a word": _category(embed="yes"),
+    "a level twice": _category(levels=["female", "male", "male"]),
+    "a round that is a number of another kind": _with(round=7.0),
+    "a round that is true": _with(round=True),
+    "a round before the first": _with(round=-1),
+    "shares of more than all": _with(split={"validation_share": 0.6, "test_share": 0.6, "seed": 1}),
+    "a depth beyond all": lambda meta: meta.update(party=_nested(900)),
 }
 
 
@@ -108,7 +140,7 @@ def test_a_file_that_says_what_cannot_be_is_refused(tmp_path: Path, change: Any)
     change(meta)
     write_tensors(path, arrays, meta, party="north")
     with pytest.raises(ValueError, match="this file"):
-        SavedModel.load(path)
+        SavedModel.parse(path.read_bytes())
 
 
 def test_a_weight_that_is_no_number_is_refused(tmp_path: Path) -> None:
@@ -116,7 +148,55 @@ def test_a_weight_that_is_no_number_is_refused(tmp_path: Path) -> None:
     arrays["output.bias"][0] = np.inf
     replace(SAVED, arrays=arrays).save(tmp_path / "x.safetensors", party="north")
     with pytest.raises(ValueError, match="what cannot be"):
-        SavedModel.load(tmp_path / "x.safetensors")
+        SavedModel.parse((tmp_path / "x.safetensors").read_bytes())
+
+
+def _file(header: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        json.dumps({"__metadata__": {"isthmus": "[" * 100_000}}).encode(),
+        json.dumps({"__metadata__": {"isthmus": '{"round": ' + "9" * 5000 + "}"}}).encode(),
+        json.dumps({"__metadata__": {"isthmus": "[]"}}).encode(),
+        json.dumps({"__metadata__": {"isthmus": "null"}}).encode(),
+        json.dumps({"__metadata__": {"other": "{}"}}).encode(),
+        b"{}",
+        b'{"a": {"dtype": "F8_E5M2", "shape": [1], "data_offsets": [0, 1]}}',
+        b" " * (MOST_HEADER_BYTES + 1),
+    ],
+    ids=["deep", "long number", "list", "null", "another's", "no meta", "no bytes", "long header"],
+)
+def test_a_header_that_was_made_to_fail_is_refused_as_any_other(header: bytes) -> None:
+    with pytest.raises(ValueError, match="no model of a training"):
+        SavedModel.parse(_file(header))
+
+
+@given(st.integers(0, len(WRITTEN) - 1), st.integers(0, 255))
+def test_a_byte_that_was_changed_gives_a_whole_model_or_a_value_error(place: int, byte: int) -> None:
+    content = bytearray(WRITTEN)
+    content[place] = byte
+    try:
+        found = SavedModel.parse(bytes(content))
+    except ValueError:
+        return
+    assert all(type(code.indicator) is bool for code in found.encoder.numbers)
+
+
+SHAPES = [
+    ModelSpec("network", (4, 3)),
+    ModelSpec("network", ()),
+    ModelSpec("linear"),
+]
+
+
+@pytest.mark.parametrize("spec", SHAPES)
+@pytest.mark.parametrize("task", ["binary", "survival"])
+def test_the_shapes_that_are_expected_are_those_of_what_is_built(spec: ModelSpec, task: Any) -> None:
+    built = build(spec, ENCODER, 1, task, party="north").state_dict()
+    assert network_shapes(spec, ENCODER, task) == {name: tuple(value.shape) for name, value in built.items()}
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no safetensors", b"\x00" * 64], ids=["empty", "zip", "zeros"])
@@ -124,4 +204,4 @@ def test_any_other_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="no model of a training"):
-        SavedModel.load(path)
+        SavedModel.parse(path.read_bytes())

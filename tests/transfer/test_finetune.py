@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import resource
 from collections.abc import Iterator
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isthmus.horizontal.codes import NumberCode
+from isthmus.horizontal.codes import CategoryCode, NumberCode
 from isthmus.horizontal.local import BatchReport
 from isthmus.horizontal.metrics import auc
-from isthmus.horizontal.model_file import SavedModel, arrays_of
+from isthmus.horizontal.model_file import MOST_BYTES, SavedModel, arrays_of
 from isthmus.horizontal.model_spec import ModelSpec
 from isthmus.horizontal.models import TabularNetwork, build
 from isthmus.horizontal.order import shuffled
@@ -26,6 +29,7 @@ from isthmus.horizontal.tabular import Encoded, TabularEncoder
 from isthmus.horizontal.targets import Target
 from isthmus.parties.errors import InputError
 from isthmus.parties.home import PartyHome
+from isthmus.parties.table import Column
 from isthmus.transfer.finetune import (
     CANDIDATES,
     Candidate,
@@ -227,10 +231,42 @@ def test_it_tells_how_far_it_is_of_which_model() -> None:
 
 
 def test_a_model_that_runs_away_is_said_to_have_diverged() -> None:
-    start = _start(arrays={name: array * 1e30 for name, array in _start().arrays.items()})
     with pytest.raises(InputError) as caught:
-        _finetuned(start=start)
-    assert caught.value.code == "train.diverged"
+        _finetuned(replace(PLAN, learning_rate=1e38))
+    assert (caught.value.code, caught.value.facts["epoch"]) == ("train.diverged", 1)
+
+
+def _times(factor: float, pattern: str = "*") -> dict[str, Any]:
+    arrays = _start().arrays.items()
+    return {name: array * np.float32(factor if fnmatchcase(name, pattern) else 1) for name, array in arrays}
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        _times(1e30),
+        _times(1e38, "output.bias"),  # a number for each row, and none for their mean loss
+        {**_times(1e38, "body.*"), "output.weight": np.zeros((1, 4), np.float32)},  # its trunk alone
+    ],
+    ids=["all", "loss", "trunk"],
+)
+def test_a_start_that_gives_no_numbers_is_named_rather_than_a_learning_rate(arrays: dict[str, Any]) -> None:
+    told: list[Any] = []
+    with pytest.raises(InputError) as caught:
+        _finetuned(start=_start(arrays=arrays), on_batch=lambda of, report: told.append(of))
+    assert (caught.value.code, caught.value.facts["field"]) == ("model.start_differs", "model")
+    assert not told
+
+
+def test_a_scale_by_which_rows_become_no_numbers_is_named() -> None:
+    rows, target, parts = _data()
+    encoder = TabularEncoder([NumberCode("age", 0.0, 5e-324, False), *ENCODER.numbers[1:]], [])
+    values = [Column(name, "number", rows.dense[:, at].double().numpy()) for at, name in enumerate(("age", "crea"))]
+    with pytest.raises(InputError) as caught:
+        finetune(
+            _start(encoder=encoder), encoder.transform(values, ROWS), target, parts, PLAN, party="east", private_seed=1
+        )
+    assert (caught.value.code, caught.value.facts["field"]) == ("model.start_differs", "columns")
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
@@ -253,7 +289,47 @@ def _put(home: PartyHome, saved: SavedModel, where: str = "run-1/part.safetensor
 def test_a_model_is_found_by_its_digest_wherever_it_lies_below_models(home: PartyHome) -> None:
     _put(home, _start(2))
     path, digest = _put(home, _start(3), "from/afar/other-name.safetensors")
-    assert find_model(home, digest) == path
+    assert find_model(home, digest) == path.read_bytes()
+
+
+def test_only_regular_files_that_can_be_read_are_looked_into(home: PartyHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, digest = _put(home, _start(), "z/part.safetensors")
+    models = home.folder / "models"
+    os.mkfifo(models / "a.safetensors")  # to open one would wait for ever
+    (models / "b.safetensors").mkdir()
+    (models / "c.safetensors").symlink_to(models / "c.safetensors")
+    with (models / "d.safetensors").open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    (models / "e.safetensors").write_bytes(b"not for this party")
+    opened = Path.open
+
+    def denied(self: Path, *args: Any, **options: Any) -> Any:
+        if self.name == "e.safetensors":
+            raise PermissionError(13, "Permission denied", self.name)
+        assert self.name != "d.safetensors"
+        return opened(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", denied)
+    assert find_model(home, digest) == path.read_bytes()
+    with pytest.raises(InputError) as caught:
+        find_model(home, "0" * 64)
+    assert caught.value.code == "model.start_missing"
+    assert "e.safetensors" in caught.value.detail
+
+
+def test_what_is_written_while_it_is_looked_at_is_not_taken(home: PartyHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, digest = _put(home, _start())
+    hashed = hashlib.file_digest
+
+    def and_changed(file: Any, name: str) -> Any:
+        found = hashed(file, name)
+        path.write_bytes(b"another")
+        return found
+
+    monkeypatch.setattr(hashlib, "file_digest", and_changed)
+    with pytest.raises(InputError) as caught:
+        find_model(home, digest)
+    assert caught.value.code == "model.start_missing"
 
 
 def test_a_digest_that_no_model_has_is_missing(home: PartyHome) -> None:
@@ -266,7 +342,7 @@ def test_a_digest_that_no_model_has_is_missing(home: PartyHome) -> None:
 
 
 def _load(path: Path, spec: ModelSpec = SPEC, columns: tuple[str, ...] = ("age", "crea"), task: Any = "binary") -> Any:
-    return load_start(path, spec, columns, task, party="east")
+    return load_start(path.read_bytes(), spec, columns, task, party="east")
 
 
 def test_a_model_that_fits_the_job_is_read_whatever_the_order_of_its_columns(home: PartyHome) -> None:
@@ -294,3 +370,26 @@ def test_a_model_that_is_not_the_jobs_is_refused_with_the_field(
     with pytest.raises(InputError) as caught:
         _load(path, **asked)
     assert (caught.value.code, caught.value.facts["field"]) == ("model.start_differs", field)
+
+
+def _planted() -> dict[str, dict[str, Any]]:
+    """Encoders that would be large once they are built, beside the small tensors of `_start`."""
+    numbers, levels = list(ENCODER.numbers), tuple(map(str, range(100_000)))
+    return {
+        "an indicator that counts": {"encoder": TabularEncoder([replace(numbers[0], indicator=3e7), numbers[1]], [])},  # type: ignore[arg-type]
+        "many levels": {"encoder": TabularEncoder(numbers[:1], [CategoryCode("crea", levels)])},
+        "many levels that are not embedded": {
+            "encoder": TabularEncoder(numbers[:1], [CategoryCode("crea", levels, False)])
+        },
+        "a round that is none": {"round": 1e400},
+    }
+
+
+@pytest.mark.parametrize("changes", _planted().values(), ids=_planted())
+def test_a_planted_model_is_refused_before_it_is_built(home: PartyHome, changes: dict[str, Any]) -> None:
+    path, _ = _put(home, _start(**changes))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError) as caught:
+        _load(path)
+    assert (caught.value.code, caught.value.facts["field"]) == ("model.start_differs", "model")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB

@@ -39,8 +39,8 @@ def read_columns(home: PartyHome, job: FinetuneJob) -> OwnColumns:
     if job.start.digest is None:  # the coordinator fills it in
         raise InputError("model.start_missing", party=home.name)
     spec = ModelSpec("network", job.model.hidden, job.model.dropout)
-    path = find_model(home, job.start.digest)
-    start = load_start(path, spec, job.columns, job.task, party=home.name)
+    content = find_model(home, job.start.digest)
+    start = load_start(content, spec, job.columns, job.task, party=home.name)
     store = Store(home, job.party.dataset)
     row_ids, kinds = store.row_ids(), store.kinds()
     numbers = [ColumnSpec(code.name, "number") for code in start.encoder.numbers]
