@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from isthmus.flows import publisher
 from isthmus.flows.check import check_job
 from isthmus.flows.journal import Journal
 from isthmus.flows.report import summarise
@@ -247,6 +248,15 @@ def test_neither_scores_nor_the_choice_are_told_of_fewer_patients_than_the_floor
     assert not [*journal.of(Metric), *journal.of(Chosen)]
     assert {event.name: event.value for _, event in journal.of(Count)} == {"rows": 140, "columns": 3, "train_rows": 84}
     assert (tuning.homes / "east" / "models" / RUN / PART).is_file()
+
+
+def test_progress_is_that_of_the_jobs_epochs_and_counts_no_rows(tuning: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "PROGRESS_EVERY_S", 0.0)  # all of it
+    tuning.job["tuning"]["patience"] = None
+    tuning.edit_party("east", _release(cohort=400))
+    journal = tuning.run_inside(RUN)
+    told = [(event.index, event.done, event.total) for _, event in journal.of(Progress)]
+    assert told == [(model, epoch, 3) for model in (1, 2) for epoch in (1, 2, 3)]
 
 
 def test_what_the_policy_does_not_publish_is_not_told(tuning: Any) -> None:

@@ -109,6 +109,9 @@ class Learning:
         )
 
     def _told(self, of: Candidate, report: BatchReport) -> None:
-        done = (report.round - 1) * report.batches + report.batch
-        place, total = _TRAINED.index(of) + 1, report.rounds * report.batches
-        self._phases.tell(Progress(phase=Phase.TRAIN, index=place, units=len(_TRAINED), done=done, total=total))
+        """An epoch at a time, of as many as the job says: batches, or how often one is told of, count training rows."""
+        if report.batch == report.batches:
+            place = _TRAINED.index(of) + 1
+            self._phases.tell(
+                Progress(phase=Phase.TRAIN, index=place, units=len(_TRAINED), done=report.round, total=report.rounds)
+            )
