@@ -31,34 +31,41 @@ MOST_HEADER_BYTES = 1 << 23  # with names and levels, which take twenty times as
 
 
 @dataclass(frozen=True)
+class Seen:
+    """Which rows of a party a model has seen: all that `split` does not hold out, with the outcomes that the columns of
+    `label` give.
+    """
+
+    label: tuple[str, ...]
+    split: SplitRule
+
+
+@dataclass(frozen=True)
 class SavedModel:
     """A model with what it takes to use it, and to hold out again what it was not trained on.
 
-    `parties` and `label` (the columns learnt from) say whose rows it has seen, `split` which of them it has not.
-    `party` is the one whose part this is, `round` the one that was kept. `arrays` are the module's tensors by name.
+    `seen` are the parties whose rows have shaped it, each with its own split: a model that was tuned has also seen what
+    its start had. `party` is the one whose part this is, `round` the one that was kept. `arrays` are the module's
+    tensors by name.
     """
 
     party: str
-    parties: tuple[str, ...]
+    seen: Mapping[str, Seen]
     round: int
     task: Task
     spec: ModelSpec
     encoder: TabularEncoder
-    label: tuple[str, ...]
-    split: SplitRule
     arrays: Mapping[str, NDArray[Any]]
 
     def save(self, path: Path, *, party: str) -> None:
         """Write the file, wholly or not at all; raises `InputError` ``disk.full`` or ``disk.denied`` of `party`."""
         meta = {
             "party": self.party,
-            "parties": list(self.parties),
+            "seen": {party: {"label": list(one.label), "split": asdict(one.split)} for party, one in self.seen.items()},
             "round": self.round,
             "task": self.task,
             "model": asdict(self.spec),
             "encoder": self.encoder.to_dict(),
-            "label": list(self.label),
-            "split": asdict(self.split),
         }
         write_tensors(path, self.arrays, meta, party=party)
 
@@ -69,8 +76,7 @@ class SavedModel:
             arrays, meta = parse_tensors(content, most_header_bytes=MOST_HEADER_BYTES)
             spec = ModelSpec(**{**meta["model"], "hidden": tuple(meta["model"]["hidden"])})
             encoder = TabularEncoder.from_dict(meta["encoder"])
-            split, label, parties = SplitRule(**meta["split"]), tuple(meta["label"]), tuple(meta["parties"])
-            found = cls(meta["party"], parties, meta["round"], meta["task"], spec, encoder, label, split, arrays)
+            found = cls(meta["party"], _seen(meta), meta["round"], meta["task"], spec, encoder, arrays)
             whole = found._is_whole()
         except _MALFORMED as failure:
             raise ValueError("this file is no model of a training") from failure
@@ -100,8 +106,8 @@ class SavedModel:
         """
         numbers = [value for code in self.encoder.numbers for value in (code.mean, code.scale)]
         levels = [level for code in self.encoder.categories for level in code.levels]
-        names = [self.party, *self.parties, *self.label, *self.columns, *levels]
-        shares = (self.split.validation_share, self.split.test_share)
+        labels = [name for one in self.seen.values() for name in one.label]
+        names = [self.party, *self.seen, *labels, *self.columns, *levels]
         return (
             all(isinstance(name, str) for name in names)
             and len(set(self.columns)) == len(self.columns)
@@ -116,12 +122,26 @@ class SavedModel:
             and all(type(width) is int for width in self.spec.hidden)
             and all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
             and all(code.scale > 0 for code in self.encoder.numbers)
-            and all(type(share) in (int, float) and share >= 0 for share in shares)
-            and sum(shares) < 1
-            and type(self.split.seed) is int
-            and isinstance(self.split.column, str | None)
+            and all(_is_rule(one.split) for one in self.seen.values())
             and all(np.isfinite(array).all() for array in self.arrays.values())
         )
+
+
+def _seen(meta: Mapping[str, Any]) -> dict[str, Seen]:
+    """Of each party; older files have one label and one split for all."""
+    if "seen" not in meta:
+        return dict.fromkeys(meta["parties"], Seen(tuple(meta["label"]), SplitRule(**meta["split"])))
+    return {party: Seen(tuple(one["label"]), SplitRule(**one["split"])) for party, one in meta["seen"].items()}
+
+
+def _is_rule(split: SplitRule) -> bool:
+    shares = (split.validation_share, split.test_share)
+    return (
+        all(type(share) in (int, float) and share >= 0 for share in shares)
+        and sum(shares) < 1
+        and type(split.seed) is int
+        and isinstance(split.column, str | None)
+    )
 
 
 _MALFORMED = (  # whatever reading a file raises that somebody has made to make it raise

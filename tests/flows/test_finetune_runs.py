@@ -15,10 +15,11 @@ import pytest
 from isthmus.flows import publisher
 from isthmus.flows.check import check_job
 from isthmus.flows.journal import Journal
+from isthmus.flows.kinds.finetune.own_data import split_of
 from isthmus.flows.report import summarise
 from isthmus.flows.runs import RunRecord
 from isthmus.horizontal.codes import CategoryCode, NumberCode
-from isthmus.horizontal.model_file import SavedModel, arrays_of
+from isthmus.horizontal.model_file import SavedModel, Seen, arrays_of
 from isthmus.horizontal.model_spec import ModelSpec
 from isthmus.horizontal.models import build
 from isthmus.horizontal.splits import SplitRule, split_by_hash
@@ -28,6 +29,7 @@ from isthmus.parties.events import Chosen, Count, Difference, Fingerprint, Finis
 from isthmus.parties.home import PartyHome
 from isthmus.parties.ledger import Ledger
 from isthmus.parties.store import Store
+from isthmus.transfer.finetune import CANDIDATES, Candidate
 
 RUN, PART = "tune-1", "part.safetensors"
 SPEC = ModelSpec("network", (8,), 0.2)
@@ -63,13 +65,11 @@ def _saved(**changes: Any) -> SavedModel:
     """A model of hospitals that `east` had no part in."""
     saved = SavedModel(
         party="north",
-        parties=("north", "south"),
+        seen=dict.fromkeys(("north", "south"), Seen(("dead",), SplitRule(0.3, 0.3, 99))),
         round=3,
         task="binary",
         spec=SPEC,
         encoder=ENCODER,
-        label=("died",),
-        split=SplitRule(0.3, 0.3, 99),
         arrays=arrays_of(build(SPEC, ENCODER, 2, "binary", party="north")),
     )
     return replace(saved, **changes)
@@ -100,7 +100,7 @@ def test_a_hospital_goes_on_from_the_trunk_of_a_horizontal_training_without_a_wo
     file = star.homes / "east" / "models" / "star-job-1" / PART
     assert dict((party, e.value) for party, e in trained.of(Fingerprint) if e.name == "model")["east"] == _digest(file)
     before, start = Ledger(PartyHome(star.homes / "east")).verify(), SavedModel.parse(file.read_bytes())
-    assert (start.parties, start.label, start.split) == (star.parties, ("died",), SplitRule(0.2, 0.2, 3))
+    assert start.seen == dict.fromkeys(star.parties, Seen(("died",), SplitRule(0.2, 0.2, 3)))
     _tune(star, _digest(file), split={"validation_share": 0.4, "test_share": 0.4})
     journal = star.run_inside(RUN)
     assert [party for party, event in journal.of(Finished) if event.phase is Phase.CLOSE] == ["east"]
@@ -127,10 +127,31 @@ def test_the_model_that_the_gate_keeps_is_saved_and_can_be_gone_on_from(tuning: 
     path = tuning.homes / "east" / "models" / RUN / PART
     assert [e.value for _, e in journal.of(Fingerprint) if e.name == "model"] == [_digest(path)]
     kept = SavedModel.parse(path.read_bytes())
-    assert (kept.party, kept.parties, kept.split) == ("east", ("east",), SplitRule(0.2, 0.2, 4))
+    seen = {"east": Seen(("died",), SplitRule(0.2, 0.2, 4))}
+    assert (kept.party, kept.seen) == ("east", seen if chosen == "alone" else {**_saved().seen, **seen})
     assert [event.by for _, event in journal.of(HeldOut)] == ["job"]
     _tune(tuning, _digest(path))
     assert [event.by for _, event in tuning.run_inside("again-1").of(HeldOut)] == ["start"]
+
+
+@pytest.mark.parametrize("chosen", CANDIDATES)
+def test_what_the_start_has_seen_is_not_forgotten_of_what_has_come_of_it(
+    tuning: Any, monkeypatch: pytest.MonkeyPatch, chosen: Candidate
+) -> None:
+    """Somebody who trained the start goes on from what another has made of it, with the rows held out as at first."""
+    monkeypatch.setattr("isthmus.transfer.finetune.choose", lambda validation: chosen)
+    north = Seen(("died",), SplitRule(0.25, 0.15, 8))
+    _tune(tuning, _put(tuning, seen={"north": north, "south": Seen(("dead",), SplitRule(0.3, 0.3, 99))}))
+    tuning.run_inside(RUN)
+    content = (tuning.homes / "east" / "models" / RUN / PART).read_bytes()
+    kept = SavedModel.parse(content)
+    assert kept.seen["east"] == Seen(("died",), SplitRule(0.2, 0.2, 4))
+    assert kept.seen.get("north") == (None if chosen == "alone" else north)
+    job = tuning.load_job()
+    moved = job.model_copy(update={"party": job.party.model_copy(update={"name": "north"})})
+    asked = SplitRule(0.2, 0.2, 4)
+    assert split_of(moved, kept) == ((asked, "job") if chosen == "alone" else (north.split, "start"))
+    assert split_of(job, kept) == (asked, "start")
 
 
 def test_a_run_that_was_stopped_comes_to_the_same_models_bit_for_bit_and_another_to_others(tuning: Any) -> None:
@@ -214,17 +235,17 @@ def test_what_cannot_be_tuned_is_named_before_training_and_by_the_check(
 
 
 OWN = [
-    ("label", {"parties": ("east", "north"), "label": ("dead",)}, {}),
-    ("split", {"parties": ("east",), "split": SplitRule(0.2, 0.2, 7, "part")}, {}),
-    ("split", {"parties": ("east",), "split": SplitRule(0.0, 0.2, 7)}, {}),
+    ("label", {"east": Seen(("dead",), SplitRule(0.2, 0.2, 7)), "north": Seen(("died",), SplitRule(0.2, 0.2, 7))}),
+    ("split", {"east": Seen(("died",), SplitRule(0.2, 0.2, 7, "part"))}),
+    ("split", {"east": Seen(("died",), SplitRule(0.0, 0.2, 7))}),
 ]
 
 
-@pytest.mark.parametrize(("field", "saved", "changes"), OWN)
+@pytest.mark.parametrize(("field", "seen"), OWN)
 def test_where_what_was_held_out_of_ones_own_model_cannot_be_found_again_it_is_refused(
-    star: Any, field: str, saved: dict[str, Any], changes: dict[str, Any]
+    star: Any, field: str, seen: dict[str, Seen]
 ) -> None:
-    _tune(star, _put(star, **saved), **changes)
+    _tune(star, _put(star, seen=seen))
     with pytest.raises(IsthmusError) as caught:
         star.run_inside(RUN)
     assert (caught.value.code, caught.value.facts["field"]) == ("model.start_differs", field)
@@ -277,7 +298,7 @@ def test_the_check_says_that_nothing_leaves_and_leaves_nothing_behind(tuning: An
 
 def test_the_terminal_runs_and_checks_it_from_the_run_of_the_job_that_it_names(star: Any) -> None:
     file = star.homes / "east" / "models" / "star-job-1" / PART
-    _saved(parties=("east", "north"), split=SplitRule(0.2, 0.2, 3)).save(file, party="east")
+    _saved(seen={"east": Seen(("died",), SplitRule(0.2, 0.2, 3))}).save(file, party="east")
     _tune(star, None)
     done = star.command("check", str(star.job_file()))
     assert (done.returncode, "start.unknown" in done.stderr) == (2, True)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isthmus.horizontal.codes import CategoryCode, NumberCode
-from isthmus.horizontal.model_file import MOST_HEADER_BYTES, SavedModel, arrays_of
+from isthmus.horizontal.model_file import MOST_HEADER_BYTES, SavedModel, Seen, arrays_of
 from isthmus.horizontal.model_spec import ModelSpec
 from isthmus.horizontal.models import build, network_shapes
 from isthmus.horizontal.splits import SplitRule
@@ -30,13 +30,11 @@ ENCODER = TabularEncoder(
 MODULE = build(SPEC, ENCODER, 5, "binary", party="north")
 SAVED = SavedModel(
     party="north",
-    parties=("north", "south"),
+    seen={"north": Seen(("died",), SplitRule(0.2, 0.25, 11)), "south": Seen(("dead",), SplitRule(0.0, 0.0, 0, "part"))},
     round=7,
     task="binary",
     spec=SPEC,
     encoder=ENCODER,
-    label=("died",),
-    split=SplitRule(0.2, 0.25, 11, None),
     arrays=arrays_of(MODULE),
 )
 
@@ -99,12 +97,30 @@ def _category(**values: Any) -> Any:
     return lambda meta: meta["encoder"]["categories"][0].update(values)
 
 
+SPLIT = {"validation_share": 0.2, "test_share": 0.2, "seed": 1}
+
+
+def _south(**values: Any) -> Any:
+    """Of one party, where the others are as they should be."""
+    return lambda meta: meta["seen"]["south"].update(values)
+
+
+def _older(**values: Any) -> Any:
+    """A file with one label and one split for all parties."""
+
+    def change(meta: Any) -> None:
+        del meta["seen"]
+        meta.update({"parties": ["north", "south"], "label": ["died"], "split": SPLIT, **values})
+
+    return change
+
+
 def _nested(depth: int) -> Any:
     return [_nested(depth - 1)] if depth else []
 
 
 BROKEN = {
-    **{f"no {field}": _without(field) for field in ("party", "parties", "task", "model", "encoder", "label", "split")},
+    **{f"no {field}": _without(field) for field in ("party", "seen", "task", "model", "encoder")},
     "a task that there is not": _with(task="telepathy"),
     "a model that there is not": _with(model={"kind": "oracle", "hidden": []}),
     "a width in words": _with(model={"kind": "network", "hidden": ["many"]}),
@@ -113,10 +129,14 @@ BROKEN = {
     "no scale": _number(scale=0.0),
     "a column twice": _number(name="crea"),
     "a column that is a number": _number(name=3),
-    "a label that is a number": _with(label=[3]),
-    "a share in words": _with(split={"validation_share": "a fifth", "test_share": 0.2, "seed": 1}),
-    "a share of more than all": _with(split={"validation_share": 0.2, "test_share": 2.0, "seed": 1}),
-    "a split by more": _with(split={"validation_share": 0.2, "test_share": 0.2, "seed": 1, "by": "me"}),
+    "a label that is a number": _south(label=[3]),
+    "no label": lambda meta: meta["seen"]["south"].pop("label"),
+    "a share in words": _south(split={**SPLIT, "validation_share": "a fifth"}),
+    "a share of more than all": _south(split={**SPLIT, "test_share": 2.0}),
+    "a split by more": _south(split={**SPLIT, "by": "me"}),
+    "a split of no party": _with(seen=[]),
+    "an older split in words": _older(split={**SPLIT, "seed": "one"}),
+    "older files without a label": _older(label=None),
     "a list": _with(encoder=[]),
     "a mean beyond all numbers": _number(mean=10**400),
     "a mean that is true": _number(mean=True),
@@ -128,7 +148,7 @@ BROKEN = {
     "a round that is a number of another kind": _with(round=7.0),
     "a round that is true": _with(round=True),
     "a round before the first": _with(round=-1),
-    "shares of more than all": _with(split={"validation_share": 0.6, "test_share": 0.6, "seed": 1}),
+    "shares of more than all": _south(split={**SPLIT, "validation_share": 0.6, "test_share": 0.6}),
     "a depth beyond all": lambda meta: meta.update(party=_nested(900)),
 }
 
@@ -149,6 +169,15 @@ def test_a_weight_that_is_no_number_is_refused(tmp_path: Path) -> None:
     replace(SAVED, arrays=arrays).save(tmp_path / "x.safetensors", party="north")
     with pytest.raises(ValueError, match="what cannot be"):
         SavedModel.parse((tmp_path / "x.safetensors").read_bytes())
+
+
+def test_one_split_in_an_older_file_is_that_of_all_its_parties(tmp_path: Path) -> None:
+    path = _written(tmp_path)
+    arrays, meta = read_tensors(path)
+    _older()(meta)
+    write_tensors(path, arrays, meta, party="north")
+    seen = Seen(("died",), SplitRule(0.2, 0.2, 1))
+    assert SavedModel.parse(path.read_bytes()).seen == {"north": seen, "south": seen}
 
 
 def _file(header: bytes) -> bytes:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from isthmus.horizontal.codes import CategoryCode, NumberCode
 from isthmus.horizontal.local import BatchReport
 from isthmus.horizontal.metrics import auc
-from isthmus.horizontal.model_file import MOST_BYTES, SavedModel, arrays_of
+from isthmus.horizontal.model_file import MOST_BYTES, SavedModel, Seen, arrays_of
 from isthmus.horizontal.model_spec import ModelSpec
 from isthmus.horizontal.models import TabularNetwork, build
 from isthmus.horizontal.order import shuffled
@@ -59,7 +59,7 @@ def one_thread() -> Iterator[None]:
 
 def _start(seed: int = 1, **changes: Any) -> SavedModel:
     module = build(SPEC, ENCODER, seed, "binary", party="north")
-    about = {"party": "north", "parties": ("north",), "round": 4, "label": ("died",), "split": SplitRule(0.2, 0.2, 7)}
+    about = {"party": "north", "seen": {"north": Seen(("died",), SplitRule(0.2, 0.2, 7))}, "round": 4}
     saved = SavedModel(task="binary", spec=SPEC, encoder=ENCODER, arrays=arrays_of(module), **about)  # type: ignore[arg-type]
     return replace(saved, **changes)
 

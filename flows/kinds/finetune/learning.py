@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from ....horizontal.local import BatchReport
-from ....horizontal.model_file import SavedModel, arrays_of
+from ....horizontal.model_file import SavedModel, Seen, arrays_of
 from ....parties.events import Chosen, Count, CountName, Fingerprint, Metric, Part, Phase, Progress
 from ....transfer.finetune import CANDIDATES, Candidate, Finetuned, TuningPlan, finetune
 from ...phases import digest_of_rows
@@ -95,16 +95,18 @@ class Learning:
         return True
 
     def _kept(self, found: Finetuned) -> SavedModel:
-        """The model that the gate keeps, with what it takes to go on from it once more."""
+        """The model that the gate keeps, with what it takes to go on from it once more.
+
+        What the start has seen has gone into it as well, unless it is the one that was trained alone.
+        """
         problem, outcome = found.problems[found.chosen], found.epochs.get(found.chosen)
         start, me = self._phases.own.start, self._phases.me
+        seen = Seen(self._job.label.columns, self._phases.split)
         return replace(
             start,
             party=me,
-            parties=(me,),
+            seen={**({} if found.chosen == "alone" else start.seen), me: seen},
             round=start.round if outcome is None else outcome.best_round,
-            label=self._job.label.columns,
-            split=self._phases.split,
             arrays=arrays_of(problem.module),
         )
 

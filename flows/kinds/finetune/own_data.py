@@ -50,17 +50,18 @@ def read_columns(home: PartyHome, job: FinetuneJob) -> OwnColumns:
 
 
 def split_of(job: FinetuneJob, start: SavedModel) -> tuple[SplitRule, Literal["start", "job"]]:
-    """How rows are held out, and who says so: the start if this party took part in its training, else the job.
+    """How rows are held out, and who says so: the start if it has seen rows of this party, else the job.
 
     Rows that the start has not seen stay unseen. They can only be found again by the same label, and by a column that
     the job names too, so that the policy has judged it. Raises `InputError` ``model.start_differs`` (label, split).
     """
     asked = SplitRule(job.split.validation_share, job.split.test_share, job.tuning.seed, job.split.column)
-    if job.party.name not in start.parties:
+    seen = start.seen.get(job.party.name)
+    if seen is None:
         return asked, "job"
-    if start.label != job.label.columns:
+    if seen.label != job.label.columns:
         raise InputError("model.start_differs", party=job.party.name, field="label")
-    rule = start.split
+    rule = seen.split
     if rule.column != asked.column or (rule.column is None and rule.validation_share == 0):
         raise InputError("model.start_differs", party=job.party.name, field="split")
     return rule, "start"

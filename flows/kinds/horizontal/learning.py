@@ -19,7 +19,7 @@ from ....horizontal.encoders import own_encoder, shared_encoder
 from ....horizontal.fixed_point import EXACT
 from ....horizontal.local import BatchReport
 from ....horizontal.metrics import CALIBRATION_LEAST, MetricValue
-from ....horizontal.model_file import SavedModel, arrays_of
+from ....horizontal.model_file import SavedModel, Seen, arrays_of
 from ....horizontal.models import build
 from ....horizontal.participant import join_rounds
 from ....horizontal.pooled import GroupMetrics, judge, size, values_of
@@ -99,13 +99,11 @@ class PartyLearning:
         path = phases.home.model_folder(self._run.run) / MODEL_FILE
         SavedModel(
             party=phases.me,
-            parties=job.names,
+            seen=dict.fromkeys(job.names, Seen(job.label.columns, split_of(job))),
             round=outcome.round,
             task=job.task,
             spec=self._spec,
             encoder=self._encoder,
-            label=job.label.columns,
-            split=split_of(job),
             arrays=arrays_of(self._problem.module),
         ).save(path, party=phases.me)
         phases.tell(Fingerprint(name="model", value=hashlib.sha256(path.read_bytes()).hexdigest()))
