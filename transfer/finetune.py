@@ -13,8 +13,13 @@ six seeds, the mean test AUC lost by the choice was .008 by loss and .012 by AUC
 the model alone. `alone` and `tuned` are also stopped by the loss of these rows and the start need not be, which
 flatters them a little; rows that all three have not seen judge what was kept.
 
-**Who learns what**: nobody anything. No message is sent. Whoever trained the trunk does not learn that it was tuned.
-What the party itself may read out of a trunk, it could read before: it holds the file.
+**Who learns what**: nobody anything by a message: none is sent. Whoever trained the trunk does not learn that it was
+tuned. What the party itself may read out of a trunk, it could read before: it holds the file.
+
+Who reads the reports learns what they tell. Metrics are exact, so two jobs whose held-out rows differ by one patient
+tell that patient's outcome; a floor of patients does not help, only differential privacy, which is not done here, or
+few jobs. The digest of the model that is kept tells nothing of one that was trained; but if it is the start, whoever
+holds the start can make the same file, and so recognises the digest.
 
 **Adversary**: whoever made the file. It is data, never code (`horizontal.model_file`), and what is hashed is what is
 read. What does not fit the job is refused before it is built, and what gives no numbers on the party's rows before it
