@@ -78,7 +78,8 @@ class SplitTuning(SplitTraining):
         ge=50,
         title="At least",
         description="Tune when so many patients are shared, each with an outcome at the target; never without a "
-        "number. Whether it pays the report says; below 1,000 it hardly can. Gradients tell the source the target's labels.",
+        "number. Below 1,000 it can hardly pay; the report says whether it did. Gradients tell the source the target's "
+        "labels.",
     )
     top: tuple[Width, ...] = Field(default=(32,), max_length=8, title="Top widths", description="Above the merge.")
     dropout: float = Field(default=0.3, ge=0, lt=1, title="Dropout", description="In the target's parts.")
