@@ -123,9 +123,7 @@ class Store:
         Raises `InputError` for a label that is missing or constant where that may not be, or not 0 and 1.
         """
         values = self._target(name, row_ids, "data.label_not_binary")
-        return labels.binary(
-            values, self._about(name), may_be_constant=may_be_constant, may_be_missing=may_be_missing
-        )
+        return labels.binary(values, self._about(name), may_be_constant=may_be_constant, may_be_missing=may_be_missing)
 
     def target_number(self, name: str, row_ids: NDArray[Any]) -> NDArray[np.float32]:
         """A number to be learnt of the given rows, in that order, ``(rows,)``.

@@ -12,14 +12,11 @@ The half of it that learns is `source` and `target`, which need torch and scikit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ....parties.events import Phase, Progress, Resumed
-from ....parties.home import PartyHome
 from ....parties.network.channel import Channel
 from ....parties.table import Identifier
-from ...publisher import Publisher
 from ..aligned_phases import AlignedPhases
 from .job import TransferJob
 from .own_data import look_at
@@ -28,13 +25,6 @@ if TYPE_CHECKING:
     from ....vertical import EpochReport
     from .source import SourceLearning
     from .target import TargetLearning
-
-
-def phases_of(
-    home: PartyHome, job: TransferJob, run: str, channels: Mapping[str, Channel], tell: Publisher, fresh: bool
-) -> TransferPhases:
-    """One party's side of a transfer job."""
-    return TransferPhases(home, job, run, channels, tell, fresh)
 
 
 class TransferPhases(AlignedPhases[TransferJob]):
@@ -92,3 +82,6 @@ class TransferPhases(AlignedPhases[TransferJob]):
     def evaluate(self) -> None:
         """Judge and save."""
         self._learning.evaluate()
+
+
+phases_of = TransferPhases
