@@ -4,7 +4,8 @@ A network that has been trained on a patient knows that patient's label better t
 learns from what it says of its own training rows trusts it too much (Wolpert 1992), and is told something of the label
 itself. So the shared rows fall into folds, by the job's seed and the alignment's digest, and a model a fold is trained
 on all rows of the source but that fold. A shared row is told of by the model that has not seen it, neither its label
-nor its columns; a new row by the mean of all models.
+nor its columns (but which levels a category has, and which columns have gaps, is asked of all rows); a new row by the
+mean of all models. What that does not hide is said in `embedding`.
 
 The models begin from the same initial weights. Still, hidden unit 3 of one training need not be hidden unit 3 of
 another, the less so the longer they last, and a target that is given both in one column learns from a mixture. So every
