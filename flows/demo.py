@@ -80,7 +80,7 @@ target:                                     # learns from what the source tells 
   name: clinic
   dataset: results
   columns: ["*"]                            # all that the clinic's policy releases
-  label: hospdead                           # may be null where the outcome is not known
+  label: hospdead                           # null for patients whose outcome is not known; none known: no label
 
 align:
   passes:                                   # strong to weak; each pass looks at whoever is left
@@ -92,7 +92,7 @@ align:
   at_least: $floor                             # stop when fewer patients are shared
 
 give: score                                 # one number a shared patient; or embedding: a vector
-pretraining: {how: supervised, epochs: 12}  # or self_supervised, with give: embedding
+pretraining: {how: supervised, epochs: 12}  # or self_supervised: then give: embedding, and no source.label
 distill: true                               # also a model that the clinic runs without the insurer
 seed: 7
 """)

@@ -178,12 +178,9 @@ CATALOGUE: dict[str, Words] = {
         "lower `rounds.count`, or ask {party} to raise `max_rounds:` in its policy",
     ),
     "policy.embedding": Words(
-        "{party} lets an embedding tell {allowed} numbers of a patient, the job asks {asked}",
-        "set `give: score`, lower the last of `pretraining.hidden`, or ask {party} to raise `max_embedding:`",
-    ),
-    "policy.folds": Words(
-        "{party} asks for {allowed} patients in each fold, and there would be {count}",
-        "lower `pretraining.folds`, share more patients, or ask {party} to lower `cohort`",
+        "{party} lets {allowed} numbers of each shared patient leave, the job asks {asked}",
+        "ask {party} to raise `max_embedding:` in its policy; a score is 1, an embedding as wide as the last of "
+        "`pretraining.hidden`",
     ),
     "policy.no_floor": Words(
         "{party} does not let patients of '{dataset}' be linked",
@@ -195,7 +192,8 @@ CATALOGUE: dict[str, Words] = {
     ),
     "policy.too_few": Words(
         "there are fewer shared patients than a party's floor allows",
-        "check that both sides write their identifiers alike; a floor is `at_least` in the job and the policies",
+        "check that both sides write their identifiers alike; a floor is `at_least` in the job and the policies, and at "
+        "a transfer's source `pretraining.folds` times its `cohort`",
     ),
     "policy.baselines": Words(
         "{party} does not allow its rows to be pooled for a comparison",

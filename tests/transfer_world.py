@@ -25,7 +25,7 @@ class TransferWorld(VerticalWorld):
             "source": {"name": "insurer", "dataset": "members", "columns": ["age", "sex"], "label": "died"},
             "target": {"name": "lab", "dataset": "results", "columns": ["*"], "label": "died"},
             "align": {"passes": [["national_id"], ["names", "birth_date"]], "at_least": 20},
-            "pretraining": {"hidden": [8, 4], "epochs": 6, "batch_size": 16, "learning_rate": 0.02, "folds": 3},
+            "pretraining": {"hidden": [8, 4], "epochs": 15, "batch_size": 16, "learning_rate": 0.02, "folds": 3},
             "fit": {"c": 1, "c_score": 10},
         }
         for party in ("insurer", "lab"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,8 @@ def text_table(headers: Sequence[str], lines: Iterable[Line]) -> Table:
     for header in headers:
         table.add_column(escape(header))
     for cells, kept in lines:
-        narrow = (escape(one).replace(" to ", "–") for one in cells)  # so that a line fits 80 columns
+        # So that a line fits 80 columns.
+        narrow = (re.sub(r"(?<=\d) to (?=[+\-\d])", "–", escape(one)) for one in cells)
         table.add_row(*narrow, style="bold" if kept else None)
     return table
 

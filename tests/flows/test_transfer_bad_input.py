@@ -78,7 +78,7 @@ POLICY = [
     ("policy.cohort", "lab", _release("results", cohort=None)),
     ("policy.membership", "lab", _release("results", may_learn_membership=[])),
     ("policy.cohort", "insurer", _release("members", cohort=None)),
-    ("policy.folds", "insurer", _release("members", cohort=24)),
+    ("policy.too_few", "insurer", _release("members", cohort=24)),
     ("policy.epochs", "insurer", _policy(max_epochs=5)),
     ("policy.no_floor", "insurer", _release("members", at_least=None)),
     ("policy.too_few", "insurer", _release("members", at_least=71)),
@@ -94,7 +94,7 @@ def test_what_a_party_does_not_allow_is_refused(transfer_world: Any, code: str, 
 def test_a_policy_that_says_nothing_of_embeddings_lets_none_go(transfer_world: Any) -> None:
     transfer_world.edit_party("insurer", lambda content: content["policy"].pop("max_embedding"))
     error = _refused(transfer_world, "policy.embedding", 3)
-    assert "0 numbers of a patient, the job asks 1" in error.text()
+    assert "lets 0 numbers of each shared patient leave, the job asks 1" in error.text()
 
 
 @pytest.mark.parametrize("change", [_job(give="embedding"), _job(split={"at_least": 50})], ids=["given", "tuned"])

@@ -83,10 +83,9 @@ def learns(job: TransferJob) -> list[tuple[str, str]]:
         lines.append((target, own))
     lines.append((target, f"nothing of {source}'s other patients but what such a model has learnt from all of them"))
     if job.split.at_least is None:
-        known = (
-            f"whether {target} knows too few of their outcomes, at which the job stops; else nothing of its columns, "
-        )
-        lines.append((source, known + "labels or results"))
+        if job.target.label is not None:
+            lines.append((source, f"whether {target} knows too few of their outcomes, at which the job stops"))
+        lines.append((source, f"nothing else of {target}'s columns, labels or results"))
     else:
         least, of_own = job.split.at_least, ""
         if job.pretraining.how == "supervised":

@@ -94,7 +94,7 @@ def _given(summary: Summary) -> str:
     what = "a score, one number" if job.width == 1 else f"an embedding, {job.width} numbers"
     body = (
         f"<p>{source} learnt from all its rows {'by its own' if supervised else 'without a'} label and gave {target} "
-        f"{what} of each shared patient, once. They are out of fold: {job.pretraining.folds} models were trained, each "
+        f"{what} of each shared patient, once. Each is out of fold: {job.pretraining.folds} models were trained, each "
         "without a part of the shared patients, and each patient is told of by the one that has not seen them. So they "
         "are not trusted too much; the source's label of a patient can still be told by comparing patients alike.</p>"
     )

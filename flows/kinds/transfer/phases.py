@@ -12,6 +12,7 @@ The half of it that learns is `source` and `target`, which need torch and scikit
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ....parties.events import Phase, Progress, Resumed
@@ -33,7 +34,10 @@ class TransferPhases(AlignedPhases[TransferJob]):
     _learning: SourceLearning | TargetLearning
 
     def read_own(self) -> dict[str, Identifier]:
-        """Identifiers, columns and label."""
+        """Identifiers, columns and label. The source's floor rises: no fold may be smaller than its cohort."""
+        if self.me == self.job.source.name:
+            least = self.job.pretraining.folds * self.grant.cohort
+            self.grant = replace(self.grant, at_least=max(self.grant.at_least, least))
         return look_at(self.store, self.job, self.me, self.grant.columns, self.all_row_ids)
 
     @property

@@ -19,7 +19,7 @@ TOPICS = {  # in the order of a job
     "agree": "the job itself",
     "align": "enciphered linkage keys",
     "setup": "shapes and settings of split tuning",
-    "train": "the embedding of shared patients; of split tuning, cut layers and gradients",
+    "train": "what the source gives of shared patients, and the answer; of split tuning cut layers and gradients too",
     "evaluate": "cut layers of held-out patients",
 }
 CANDIDATES = ("target", "source", "transferred", "split")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ....parties.errors import InputError, PolicyRefusal
+from ....parties.errors import InputError
 from ....parties.events import Fingerprint, Phase, Progress, Resumed
 from ....parties.network.beats import speaking
 from ....parties.network.message import Step, Topic
@@ -43,7 +43,7 @@ class SourceLearning:
     def prepare(self) -> None:
         """Train a model a fold, while the target is told that we are still here.
 
-        Raises `PolicyRefusal` ``policy.folds`` and `InputError` ``embedding.constant`` before anything is given.
+        Raises `InputError` ``embedding.constant`` before anything is given.
         """
         phases, job, plan = self._phases, self._job, pretraining_of(self._job)
         aligned, everybody = phases.aligned, phases.all_row_ids
@@ -61,9 +61,6 @@ class SourceLearning:
             "identity": f"{phases.digest} {aligned.digest} {data_digest} {_digest(self._run.private_seed)}",
             "folder": self._folder,
         }
-        least = len(shared) // plan.folds
-        if least < phases.grant.cohort:
-            raise PolicyRefusal("policy.folds", party=phases.me, count=least, allowed=phases.grant.cohort)
         tunes = job.split.at_least is not None and len(shared) >= job.split.at_least
         models = plan.folds + tunes
         with speaking(phases.channel, Topic.TRAIN, then=Step.EMBEDDING):
