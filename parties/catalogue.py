@@ -192,8 +192,8 @@ CATALOGUE: dict[str, Words] = {
     ),
     "policy.too_few": Words(
         "there are fewer shared patients than a party's floor allows",
-        "check that both sides write their identifiers alike; a floor is `at_least` in the job and the policies, and at "
-        "a transfer's source `pretraining.folds` times its `cohort`",
+        "check that both sides write their identifiers alike; a floor is `at_least` in the job and the policies, "
+        "and for a transfer's source `pretraining.folds` times its `cohort`",
     ),
     "policy.baselines": Words(
         "{party} does not allow its rows to be pooled for a comparison",
