@@ -9,7 +9,7 @@ import duckdb
 import pytest
 import yaml
 
-from isthmus.flows.demo import demo_job, job_text, make_homes, true_persons
+from isthmus.flows.demo import demo_job, job_text, make_homes, transfer_text, true_persons
 from isthmus.flows.kinds.vertical.job import VerticalJob
 from isthmus.parties.errors import InputError
 from isthmus.parties.home import PartyHome
@@ -171,3 +171,7 @@ def test_a_real_home_has_no_truth(homes: Path, tmp_path: Path) -> None:
 def test_making_the_homes_imports_neither_prefect_nor_torch() -> None:
     code = "import sys, isthmus.flows.demo; print(sorted({'prefect', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_the_example_of_a_transfer_is_the_demos_job(homes: Path) -> None:
+    assert (ROOT / "examples" / "transfer.yaml").read_text() == transfer_text() == (homes / "transfer.yaml").read_text()
