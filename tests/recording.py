@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from isthmus.parties.network.local import MemoryCarrier, memory_pair
-from isthmus.parties.network.message import Buffer, Message, decode
+from isthmus.parties.network.message import Buffer, Message, Topic, decode
 
 
 class RecordingCarrier:
@@ -14,14 +14,16 @@ class RecordingCarrier:
     def __init__(self, inner: MemoryCarrier) -> None:
         self._inner, self.frames = inner, list[bytes]()
 
-    def send(self, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]) -> None:
+    def send(
+        self, topic: Topic | None, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]
+    ) -> None:
         self.frames.append(b"".join(bytes(buffer) for buffer in buffers))
-        self._inner.send(buffers, timeout_s, on_blocked)
+        self._inner.send(topic, buffers, timeout_s, on_blocked)
 
     def receive(self, timeout_s: float) -> bytearray:
         return self._inner.receive(timeout_s)
 
-    def close(self) -> None:
+    def close(self, *, linger_s: float = 0.0) -> None:
         self._inner.close()
 
     def messages(self) -> list[Message]:

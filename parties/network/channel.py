@@ -16,6 +16,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Protocol
 
 from ..errors import InternalError, PeerFailure
@@ -27,28 +28,38 @@ _MESSAGE_NBYTES = 1024  # about what the objects of a message cost beside its by
 
 
 class CarrierClosedError(ConnectionError):
-    """The other end is gone."""
+    """The way is closed for good; `code` of the catalogue says why."""
+
+    def __init__(self, code: str = "peer.gone") -> None:
+        super().__init__(code)
+        self.code = code
 
 
 class CarrierTimeoutError(TimeoutError):
-    """The other end does not take what is sent."""
+    """Nothing comes, or nothing is taken, within the time; `code` of the catalogue says why."""
+
+    def __init__(self, code: str = "peer.deadline") -> None:
+        super().__init__(code)
+        self.code = code
 
 
 class Carrier(Protocol):
-    """Moves whole frames between two ends, in order. `send` may run beside `receive`, in another thread.
+    """Moves whole units of bytes (messages, or the frames that seal them) between two ends, in the order of each topic.
 
-    Both raise `CarrierClosedError` when an end was closed and `CarrierTimeoutError` after `timeout_s`; a `receive` that
-    timed out may be called again and goes on where it was. `send` calls `on_blocked` when the other end does not take
-    the bytes at once. `receive` raises `MalformedMessageError` for bytes that cannot be a frame.
+    `send` may run beside `receive`, and beside a `send` of another topic, in other threads. Both raise
+    `CarrierClosedError` when an end was closed and `CarrierTimeoutError` after `timeout_s`; a `receive` that timed out
+    may be called again and goes on where it was. `send` calls `on_blocked` when the other end does not take the bytes
+    at once. `receive` raises `MalformedMessageError` for bytes that cannot be such a unit.
     """
 
     def send(  # noqa: D102
-        self, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]
+        self, topic: Topic | None, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]
     ) -> None: ...
 
     def receive(self, timeout_s: float) -> bytearray: ...  # noqa: D102
 
-    def close(self) -> None: ...  # noqa: D102
+    def close(self, *, linger_s: float = 0.0) -> None:
+        """Close this end; for `linger_s` see first that what was sent has arrived, where a way can lose it."""
 
 
 class Stream(Protocol):
@@ -79,11 +90,13 @@ class Channel:
         self.me, self.peer, self.timeout_s = me, peer, timeout_s
         self._carrier, self._log = carrier, log
         self._streams: dict[Topic, Stream] = {}
-        self._send_lock = threading.Lock()
+        # One a topic: a small message does not wait for a large one of another topic.
+        self._sending = {topic: threading.Lock() for topic in Topic}
         self._changed = threading.Condition()
         self._inbox: defaultdict[Topic, deque[tuple[int, Message]]] = defaultdict(deque)
         self._waiting_nbytes = 0
         self._ended: str | None = None  # the error code once nothing more can come
+        self._late = "peer.deadline"  # the code of the next deadline that passes
         self._closed = False
         self._send_failed: PeerFailure | None = None
         self._reading = threading.Lock()  # held by the one who reads the carrier
@@ -103,7 +116,7 @@ class Channel:
             buffers = encode(Message(topic, step, fields or {}, arrays or {}))
         except MalformedMessageError as failure:
             raise InternalError("internal", party=self.me, detail=f"{topic}/{step}: {failure}") from failure
-        with self._send_lock:
+        with self._sending[topic]:
             if self._closed:
                 raise self._failure("peer.gone", topic, "the channel was closed here")
             if self._send_failed is not None:
@@ -113,12 +126,12 @@ class Channel:
             self._streams[topic].add(buffers)
             self.sent[topic] += sum(len(buffer) for buffer in buffers)
             try:
-                self._carrier.send(buffers, self.timeout_s, self._read_beside)
+                self._carrier.send(topic, buffers, self.timeout_s, self._read_beside)
             except CarrierTimeoutError as failure:
-                self._send_failed = self._deadline(topic, step, self.timeout_s)
+                self._send_failed = self._deadline(topic, step, self.timeout_s, failure.code)
                 raise self._send_failed from failure
             except CarrierClosedError as failure:
-                self._send_failed = self._failure("peer.gone", topic)
+                self._send_failed = self._failure(failure.code, topic)
                 raise self._send_failed from failure
 
     def receive(self, topic: Topic, *steps: Step, timeout_s: float | None = None) -> Message:
@@ -128,7 +141,7 @@ class Channel:
         while (message := self._take(topic)) is None:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
-                raise self._deadline(topic, steps[0], limit_s)
+                raise self._deadline(topic, steps[0], limit_s, self._late)
             if self._waiting_nbytes > INBOX_NBYTES:  # we wait, and all that comes is something else
                 raise self._failure("peer.protocol", topic, "too much came that was not due")
             if self._reading.acquire(blocking=False):
@@ -169,18 +182,27 @@ class Channel:
         """The error to raise for a message whose content breaks the protocol; `detail` is for our own log."""
         return self._failure("peer.protocol", topic, detail)
 
-    def close(self) -> None:
-        """Close the carrier and the ledger's rows. Safe to call twice."""
+    def close(self, *, linger_s: float = 0.0) -> None:
+        """Close the carrier and the ledger's rows. Safe to call twice.
+
+        For `linger_s` it waits until all that was sent has arrived; raises `PeerFailure` if it has not.
+        """
         with self._changed:
             if self._closed:
                 return
             self._closed = True
             self._changed.notify_all()
-        self._carrier.close()
-        if self._reader is not None:
-            self._reader.join(timeout=5)
-        with self._send_lock:
-            self._log.close(tuple(self._streams.values()))
+        try:
+            self._carrier.close(linger_s=linger_s)
+        except CarrierTimeoutError as failure:
+            raise self._deadline(Topic.AGREE, Step.CLOSE, linger_s, failure.code) from failure
+        finally:
+            if self._reader is not None:
+                self._reader.join(timeout=5)
+            with ExitStack() as stack:
+                for lock in self._sending.values():
+                    stack.enter_context(lock)
+                self._log.close(tuple(self._streams.values()))
 
     def _take(self, topic: Topic) -> Message | None:
         """The next message of a topic that has come in; None if there may yet be one."""
@@ -202,10 +224,11 @@ class Channel:
         try:
             frame = self._carrier.receive(timeout_s)
             message = decode(frame)
-        except CarrierTimeoutError:
+        except CarrierTimeoutError as failure:
+            self._late = failure.code
             return
-        except CarrierClosedError:
-            self._ended = self._ended or "peer.gone"
+        except CarrierClosedError as failure:
+            self._ended = self._ended or failure.code
             return
         except MalformedMessageError:
             self._ended = "peer.protocol"
@@ -237,9 +260,9 @@ class Channel:
     def _failure(self, code: str, topic: Topic, detail: str = "") -> PeerFailure:
         return PeerFailure(code, party=self.me, peer=self.peer, topic=topic.value, detail=detail)
 
-    def _deadline(self, topic: Topic, step: Step, limit_s: float) -> PeerFailure:
+    def _deadline(self, topic: Topic, step: Step, limit_s: float, code: str) -> PeerFailure:
         return PeerFailure(
-            "peer.deadline", party=self.me, peer=self.peer, topic=topic.value, step=step.value, seconds=round(limit_s)
+            code, party=self.me, peer=self.peer, topic=topic.value, step=step.value, seconds=round(limit_s)
         )
 
 

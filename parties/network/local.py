@@ -7,11 +7,12 @@ import queue
 import select
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Sequence
 
 from .channel import CarrierClosedError, CarrierTimeoutError
-from .message import MAX_NBYTES, Buffer, MalformedMessageError
+from .message import MAX_NBYTES, Buffer, MalformedMessageError, Topic
 
 _LENGTH = struct.Struct("<Q")
 _GATHER = 64  # buffers in one system call
@@ -25,7 +26,9 @@ class MemoryCarrier:
         self._inbox, self._outbox = inbox, outbox
         self._closed = False
 
-    def send(self, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]) -> None:
+    def send(
+        self, topic: Topic | None, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]
+    ) -> None:
         """Hand over one frame; memory is never full."""
         if self._closed:
             raise CarrierClosedError
@@ -42,7 +45,7 @@ class MemoryCarrier:
             raise CarrierClosedError
         return frame
 
-    def close(self) -> None:
+    def close(self, *, linger_s: float = 0.0) -> None:
         """Wake both ends up: neither receives any more."""
         if not self._closed:
             self._closed = True
@@ -65,12 +68,19 @@ class SocketCarrier:
         self._socket.setblocking(False)
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # a batch fits in, so that a send seldom waits
             self._socket.setsockopt(socket.SOL_SOCKET, option, _BUFFER_NBYTES)
+        self._sending = threading.Lock()  # topics share the one way
         self._frame = bytearray(_LENGTH.size)  # being read: the length first, then what it announces
         self._filled = 0
         self._in_length = True
 
-    def send(self, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]) -> None:
+    def send(
+        self, topic: Topic | None, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]
+    ) -> None:
         """Write one frame; `CarrierTimeoutError` when the peer does not take the whole of it in time."""
+        with self._sending:
+            self._send(buffers, timeout_s, on_blocked)
+
+    def _send(self, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]) -> None:
         deadline = time.monotonic() + timeout_s
         pending = [memoryview(_LENGTH.pack(sum(len(buffer) for buffer in buffers)))]
         pending += [memoryview(buffer) for buffer in buffers if len(buffer)]
@@ -132,7 +142,7 @@ class SocketCarrier:
         if left_s <= 0 or not poll.poll(1000 * left_s):
             raise CarrierTimeoutError
 
-    def close(self) -> None:
+    def close(self, *, linger_s: float = 0.0) -> None:
         """End both directions, which also wakes up a blocked `receive`."""
         with contextlib.suppress(OSError):  # the peer was faster
             self._socket.shutdown(socket.SHUT_RDWR)

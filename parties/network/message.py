@@ -54,6 +54,7 @@ class Step(StrEnum):
     # agree
     JOB = "job"
     RESUME = "resume"
+    CLOSE = "close"
     # align
     POINTS = "points"
     DOUBLED = "doubled"

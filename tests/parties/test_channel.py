@@ -173,7 +173,9 @@ class _Scripted:
         for frame in frames:
             self.inbox.put(frame)
 
-    def send(self, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]) -> None:
+    def send(
+        self, topic: Topic | None, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]
+    ) -> None:
         self.sent.append(b"".join(buffers))
         if self._when_sending is not None:
             raise self._when_sending
@@ -187,7 +189,7 @@ class _Scripted:
             raise module.CarrierClosedError
         return bytearray(frame)
 
-    def close(self) -> None:
+    def close(self, *, linger_s: float = 0.0) -> None:
         self.inbox.put(None)
 
 
@@ -410,6 +412,6 @@ def test_a_carrier_in_memory_says_when_it_was_closed() -> None:
     assert isinstance(left, MemoryCarrier)
     left.close()
     with pytest.raises(module.CarrierClosedError):
-        left.send([b"x"], 1, lambda: None)
+        left.send(TRAIN, [b"x"], 1, lambda: None)
     with pytest.raises(module.CarrierClosedError):
         right.receive(1)

@@ -43,14 +43,16 @@ class _Looking:
         self._ledger = ledger
         self.seen: list[list[Entry]] = []
 
-    def send(self, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]) -> None:
+    def send(
+        self, topic: Topic | None, buffers: Sequence[Buffer], timeout_s: float, on_blocked: Callable[[], None]
+    ) -> None:
         self.seen.append(self._ledger.entries())
-        self._inner.send(buffers, timeout_s, on_blocked)
+        self._inner.send(topic, buffers, timeout_s, on_blocked)
 
     def receive(self, timeout_s: float) -> bytearray:
         return self._inner.receive(timeout_s)
 
-    def close(self) -> None:
+    def close(self, *, linger_s: float = 0.0) -> None:
         self._inner.close()
 
 

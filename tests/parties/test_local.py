@@ -26,13 +26,13 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def test_a_frame_is_its_length_and_its_buffers(ends: tuple[socket.socket, socket.socket]) -> None:
-    SocketCarrier(ends[0]).send([b"ab", b"", bytearray(b"c"), memoryview(b"de")], 5, lambda: None)
+    SocketCarrier(ends[0]).send(Topic.TRAIN, [b"ab", b"", bytearray(b"c"), memoryview(b"de")], 5, lambda: None)
     assert ends[1].recv(100) == struct.pack("<Q", 5) + b"abcde"
 
 
 def test_more_buffers_than_one_system_call_takes_arrive_whole(ends: tuple[socket.socket, socket.socket]) -> None:
     buffers = [bytes([number % 256]) * number for number in range(1000)]
-    sender = threading.Thread(target=SocketCarrier(ends[0]).send, args=(buffers, 10, lambda: None))
+    sender = threading.Thread(target=SocketCarrier(ends[0]).send, args=(Topic.TRAIN, buffers, 10, lambda: None))
     sender.start()
     assert SocketCarrier(ends[1]).receive(20) == b"".join(buffers)
     sender.join()
@@ -67,7 +67,7 @@ def test_to_a_channel_such_a_length_breaks_the_protocol(ends: tuple[socket.socke
 
 def test_a_peer_that_takes_nothing_is_late(ends: tuple[socket.socket, socket.socket]) -> None:
     with pytest.raises(CarrierTimeoutError):
-        SocketCarrier(ends[0]).send([bytes(20_000_000)], 0.1, lambda: None)
+        SocketCarrier(ends[0]).send(Topic.TRAIN, [bytes(20_000_000)], 0.1, lambda: None)
 
 
 def test_a_peer_that_takes_a_little_now_and_then_is_late_too(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -81,7 +81,7 @@ def test_a_peer_that_takes_a_little_now_and_then_is_late_too(ends: tuple[socket.
     sipper.start()
     started = time.monotonic()
     with pytest.raises(CarrierTimeoutError):
-        SocketCarrier(ends[0]).send([bytes(20_000_000)], 0.4, lambda: None)
+        SocketCarrier(ends[0]).send(Topic.TRAIN, [bytes(20_000_000)], 0.4, lambda: None)
     assert time.monotonic() - started < 10
     stop.set()
     sipper.join()
@@ -97,7 +97,7 @@ def test_a_send_waits_no_shorter_than_it_may(ends: tuple[socket.socket, socket.s
 
     taker = threading.Thread(target=take_late)
     taker.start()
-    SocketCarrier(ends[0]).send([bytes(nbytes)], 30.0, lambda: None)
+    SocketCarrier(ends[0]).send(Topic.TRAIN, [bytes(nbytes)], 30.0, lambda: None)
     taker.join()
     assert took == [nbytes]
 
@@ -107,7 +107,7 @@ def test_both_calls_say_when_the_other_end_is_closed(ends: tuple[socket.socket, 
     with pytest.raises(CarrierClosedError):
         SocketCarrier(ends[1]).receive(20)
     with pytest.raises(CarrierClosedError):
-        SocketCarrier(ends[1]).send([b"x"], 1, lambda: None)
+        SocketCarrier(ends[1]).send(Topic.TRAIN, [b"x"], 1, lambda: None)
 
 
 def test_a_receive_that_timed_out_goes_on_where_it_was(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -124,7 +124,7 @@ def test_a_receive_that_timed_out_goes_on_where_it_was(ends: tuple[socket.socket
 def test_a_send_that_has_to_wait_says_so(ends: tuple[socket.socket, socket.socket]) -> None:
     said: list[int] = []
     with pytest.raises(CarrierTimeoutError):
-        SocketCarrier(ends[0]).send([bytes(20_000_000)], 0.1, lambda: said.append(1))
+        SocketCarrier(ends[0]).send(Topic.TRAIN, [bytes(20_000_000)], 0.1, lambda: said.append(1))
     assert said
 
 

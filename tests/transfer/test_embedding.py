@@ -43,7 +43,7 @@ class Way:
 
     def put(self, frame: bytes) -> None:
         """Let the source send a frame that its channel would not."""
-        self._source.send([frame], 1.0, lambda: None)
+        self._source.send(None, [frame], 1.0, lambda: None)
 
     @property
     def frames(self) -> list[bytes]:

@@ -37,7 +37,7 @@ class Peer:
         frame = b"".join(bytes(buffer) for buffer in encode(Message(Topic.TRAIN, step, {}, {name: marker})))
         bad = frame.replace(np.float32(1234.5).tobytes(), np.float32(np.nan).tobytes(), 1)
         assert bad != frame
-        self._carrier.send([bad], 20.0, lambda: None)
+        self._carrier.send(None, [bad], 20.0, lambda: None)
 
 
 @pytest.fixture
