@@ -208,6 +208,50 @@ CATALOGUE: dict[str, Words] = {
         "{party} lets no number about a group of its patients go",
         "ask {party} to set `cohort` of dataset '{dataset}': the smallest group that may be told of",
     ),
+    # --- who starts jobs, approval, pause ------------------------------------------------------------------------------
+    "job.unsigned": Words(
+        "{party} starts a job only if a member has signed it, and this one carries no signature",
+        "sign it with `isthmus sign JOB --as MEMBER`, then run the signed file",
+    ),
+    "job.signature": Words(
+        "the signature under this job is not one of {peer} for this very job",
+        "a change to a job takes a new signature: `isthmus sign JOB --as {peer}`",
+    ),
+    "policy.start": Words(
+        "{party} does not let {peer} start '{kind}' jobs", "ask {party} to add it under `starts:` in its policy"
+    ),
+    "policy.start_expired": Words(
+        "by {party}'s clock, the signature under this job ran out {seconds} s ago",
+        "compare the clocks; or sign the job again: `isthmus sign JOB --as MEMBER`",
+    ),
+    "policy.start_rate": Words(
+        "{peer} has started {allowed} '{kind}' jobs at {party} already, which is all that fits into the time that its "
+        "policy names",
+        "start it later, or ask {party} to raise the rate under `starts:` in its policy",
+    ),
+    "policy.start_used": Words(
+        "the signature under this job is for {allowed} runs, and {party} has begun as many",
+        "sign the job again: `isthmus sign JOB --as MEMBER`, with `--runs` for several",
+    ),
+    "policy.approval": Words(
+        "at {party} a '{kind}' job waits until a person has approved it",
+        "somebody at {party}: `isthmus approve {party} {digest}`; then start the job again",
+    ),
+    "policy.paused": Words(
+        "{party} is paused: somebody there has stopped all jobs",
+        "when they may go on, at {party}: `isthmus pause {party} --off`; then start the job again: it resumes",
+    ),
+    "approval.unknown": Words(
+        "no job whose digest begins with '{digest}' waits at {party} or is approved there",
+        "`isthmus approve {party}` lists them",
+    ),
+    "approval.ambiguous": Words(
+        "'{digest}' is no digest, or the beginning of one that is long enough to mean one job alone",
+        "give more of it: `isthmus approve {party}` lists the jobs; {allowed} hexadecimal digits or more",
+    ),
+    "approval.unasked": Words(
+        "nobody can be asked here, since this is no terminal", "read the job above, and add --yes to approve it"
+    ),
     # --- secure aggregation: what a party refuses ---------------------------------------------------------------------
     "secagg.too_few": Words(
         "{count} parties are too few for a sum that hides each of them", "at least {allowed} have to take part"
@@ -258,6 +302,11 @@ CATALOGUE: dict[str, Words] = {
         "start the job again when the others are back: it goes on with the last whole round",
     ),
     "vault.died": Words("{party}'s vault ended without a word", "see its log; start the job again: it resumes"),
+    # --- the exchange's own side ------------------------------------------------------------------------------------
+    "exchange.port_taken": Words(
+        "another process listens on {address} already", "stop it, or name another address in exchange.yaml"
+    ),
+    "exchange.invalid": Words("the exchange's '{field}' is wrong: {problem}", "mend exchange.yaml"),
     # --- the machine and ourselves ------------------------------------------------------------------------------------
     "disk.full": Words(
         "{party} cannot write: no space is left", "make room and start the same job again: it goes on where it stopped"

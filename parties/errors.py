@@ -96,6 +96,8 @@ _PREFIXES: tuple[tuple[str, type[IsthmusError]], ...] = (
     ("sum.", PeerFailure),
     ("peer.", PeerFailure),
     ("vault.", PeerFailure),
+    ("exchange.port_taken", InputError),
+    ("exchange.invalid", InputError),
     ("internal", InternalError),
     ("ledger.", InternalError),
     ("", InputError),
