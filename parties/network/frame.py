@@ -3,7 +3,8 @@
 ::
 
     0    version      u8
-    1    kind         u8    HELLO and AUTH make a session, DATA carries a piece of a message, CONTROL acknowledges
+    1    kind         u8    HELLO and AUTH make a session, DATA carries a piece of a message, CONTROL acknowledges,
+                            BYE ends the session
     2    flags        u16   FIRST and LAST: whether a piece begins, or ends, its message
     4    total        u32   bytes of the whole message
     8    destination  32 bytes, a member's name, padded with zeros
@@ -22,7 +23,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from .message import MAX_NBYTES, MalformedMessageError
+from .message import MAX_NBYTES, MalformedMessageError, Topic
 
 VERSION = 1
 NAME_NBYTES = 32
@@ -34,6 +35,7 @@ _LAYOUT = struct.Struct(f"<BBHI{NAME_NBYTES}s{NAME_NBYTES}s{CHANNEL_NBYTES}sQ")
 HEADER_NBYTES = _LAYOUT.size
 MAX_PIECE_NBYTES = MAX_FRAME_NBYTES - HEADER_NBYTES - TAG_NBYTES  # of a message, in one frame
 NO_CHANNEL = bytes(CHANNEL_NBYTES)
+FAST_TOPICS = frozenset({None, Topic.AGREE, Topic.SETUP})  # None: what is about no topic, such as acknowledgements
 
 
 class Kind(IntEnum):
@@ -43,6 +45,7 @@ class Kind(IntEnum):
     AUTH = 2
     DATA = 3
     CONTROL = 4
+    BYE = 5
 
 
 _KINDS = frozenset(int(kind) for kind in Kind)

@@ -1,0 +1,313 @@
+"""A sealed carrier over a way that may lose frames: what is between two members and an exchange.
+
+::
+
+    me→peer   DATA              numbered a topic from 0; at most a window of bytes without an acknowledgement
+    peer→me   CONTROL ACK       the next number that the peer expects, of every topic: at a quarter of the window or
+                                after 50 ms
+              CONTROL RESUME    the same, and: send again from there; after a gap, a reconnect, or when nothing comes
+    both      BYE               no more will come than these numbers
+
+TCP delivers in order, so only reconnects lose frames: each side that has reconnected sends again what is not
+acknowledged, byte for byte, and asks for what it misses. Control frames have a key and a counter of their own, and are
+never sent twice.
+
+Adversary: as of `sealed`. An exchange that drops, repeats, reorders, cuts or changes frames is found out, since only
+the very frame that is due opens; the rest is counted in `refused` and asked for again, and whoever gets nothing ends at
+its deadline.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from typing import Protocol
+
+from .channel import CarrierClosedError, CarrierTimeoutError
+from .frame import FAST_TOPICS, HEADER_NBYTES, TAG_NBYTES, Header, Kind
+from .message import Buffer, MalformedMessageError, Topic
+from .sealed import Frame, FrameCarrier, Incoming, SealedCarrier
+from .session import Handshake, NotForUsError, Session
+from .window import Outgoing
+
+BULK_WINDOW_NBYTES = 32 * 1024 * 1024  # at 40 ms between members, 4 MiB gives 42 MB/s and this 199
+FAST_WINDOW_NBYTES = 1024 * 1024
+ACK_S = 0.05
+ASK_S = 0.2  # between two requests to go back
+IDLE_S = 3.0  # without a frame, after which one asks whether something was lost
+GOODBYE_S = 5.0  # for which one that has ended still answers a peer that has not
+_ACK, _RESUME = 1, 2
+_CONTROL = struct.Struct(f"<B{len(Topic)}Q")
+_BYE = struct.Struct(f"<{2 * len(Topic)}Q")
+_log = logging.getLogger("isthmus.network")
+
+
+class LossyCarrier(FrameCarrier, Protocol):
+    """A carrier of frames that may lose some: `link.LinkEnd`."""
+
+    on_control: Callable[[bytes], None]
+    on_reconnect: Callable[[], None]
+
+    @property
+    def trouble(self) -> str:
+        """The code of a deadline that passes now: whether the peer is silent, or nobody can be reached at all."""
+
+
+class ResumingCarrier(SealedCarrier):
+    """A `channel.Carrier` of messages, each of which arrives once and in its topic's order, or not at all."""
+
+    retry_s = 0.5
+
+    def __init__(self, way: LossyCarrier, handshake: Handshake, *, me: str, peer: str) -> None:
+        super().__init__(way, handshake, me=me, peer=peer)
+        self._lossy = way
+        self._outgoing: dict[Topic, Outgoing] = {}
+        self._unacknowledged = dict.fromkeys(Topic, 0)
+        self._peer_ends: dict[Topic, int] | None = None  # after its BYE: how many frames of each topic it has sent
+        self._sends_control = threading.Lock()
+        self._control_number = self._control_expected = 0
+        self._duty = threading.Condition()  # of what the minder does beside sending and receiving
+        self._ack_at: float | None = None
+        self._ask_at: float | None = None
+        self._asked_at = 0.0
+        self._to_pump: set[Topic] = set()
+        self._over = False
+        self._minder = threading.Thread(target=self._mind, name=f"resuming-{peer}", daemon=True)
+        way.on_control, way.on_reconnect = self._on_control, self._on_reconnect
+
+    def _begin(self, session: Session) -> None:
+        super()._begin(session)
+        self._control_sealer, self._control_opener = session.sealer("control"), session.opener("control")
+        self._bye_sealer, self._bye_opener = session.sealer("bye"), session.opener("bye")
+        for topic in Topic:
+            window = FAST_WINDOW_NBYTES if topic in FAST_TOPICS else BULK_WINDOW_NBYTES
+            self._outgoing[topic] = Outgoing(self._writer(topic), window, lambda: self._lossy.trouble)
+        self._minder.start()
+
+    def _writer(self, topic: Topic) -> Callable[[bytes, float, Callable[[], None]], None]:
+        return lambda frame, timeout_s, on_blocked: self._way.send(topic, [frame], timeout_s, on_blocked)
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    def _send_piece(
+        self, topic: Topic, piece: Buffer, flags: int, total: int, timeout_s: float, on_blocked: Callable[[], None]
+    ) -> None:
+        nbytes = HEADER_NBYTES + len(piece) + TAG_NBYTES
+        self._outgoing[topic].push(nbytes, lambda: self._seal(topic, piece, flags, total), timeout_s, on_blocked)
+
+    def _control(self, kind: int) -> None:
+        """Say what has come so far."""
+        with self._sends_control:
+            expected = {incoming.topic: incoming.expected for incoming in self._incoming.values()}
+            header = Header(Kind.CONTROL, self.peer, self.me, self._control_sealer.channel, self._control_number)
+            plain = _CONTROL.pack(kind, *(expected[topic] for topic in Topic))
+            frame = self._control_sealer.seal(self._control_number, plain, header.pack())
+            self._control_number += 1
+        self._way.send(None, [frame], ACK_S, _nothing)
+
+    # --- receiving ---------------------------------------------------------------------------------------------------
+
+    def _next_frame(self, deadline: float) -> Frame:
+        while True:
+            if self._all_has_come():
+                raise CarrierClosedError
+            left_s = deadline - time.monotonic()
+            try:
+                return self._way.receive(min(left_s, IDLE_S))
+            except CarrierTimeoutError:
+                if self._peer_ends is not None:  # it has gone, and what is missing will not come
+                    raise CarrierClosedError from None
+                self._ask()
+                if left_s <= IDLE_S:
+                    raise
+
+    def _all_has_come(self) -> bool:
+        ends = self._peer_ends
+        return ends is not None and all(one.expected >= ends[one.topic] for one in self._incoming.values())
+
+    def _take(self, frame: Frame) -> bytearray | None:
+        try:
+            header = self._parsed(frame)
+        except MalformedMessageError:
+            self.refused["malformed"] += 1
+            return None
+        if header.kind in (Kind.HELLO, Kind.AUTH):
+            self._answer(frame)  # it did not hear us
+            return None
+        if header.kind is Kind.BYE:
+            self._on_bye(header, frame)
+            return None
+        incoming = self._incoming.get(header.channel)
+        if header.kind is not Kind.DATA or incoming is None:
+            self.refused["stray"] += 1
+            return None
+        if header.sequence != incoming.expected:
+            if header.sequence < incoming.expected:
+                self.refused["repeated"] += 1
+                self._acknowledge_soon()  # it does not know that this has come
+            else:
+                self.refused["ahead"] += 1
+                self._ask()
+            return None
+        try:
+            message = incoming.take(header, frame)
+        except NotForUsError:
+            self.refused["seal"] += 1
+            self._ask()
+            return None
+        self._count(incoming, len(frame))
+        return message
+
+    def _count(self, incoming: Incoming, nbytes: int) -> None:
+        topic = incoming.topic
+        self._unacknowledged[topic] += nbytes
+        window = FAST_WINDOW_NBYTES if topic in FAST_TOPICS else BULK_WINDOW_NBYTES
+        if self._unacknowledged[topic] < window // 4:
+            self._acknowledge_soon()
+            return
+        self._unacknowledged[topic] = 0
+        with _ignored():
+            self._control(_ACK)
+
+    def _on_control(self, frame: bytes) -> None:
+        """Take in a control frame, in the thread that reads the way: nobody has to wait for it."""
+        if self._session is None:
+            return
+        try:
+            header = self._parsed(frame)
+            if header.channel != self._control_opener.channel or header.sequence < self._control_expected:
+                raise MalformedMessageError("a control frame that is not due")
+            kind, *numbers = _CONTROL.unpack(self._control_opener.open(header.sequence, frame))
+        except (NotForUsError, MalformedMessageError, struct.error):
+            self.refused["control"] += 1
+            return
+        self._control_expected = header.sequence + 1
+        for topic, number in zip(Topic, numbers, strict=True):
+            if kind == _RESUME and self._outgoing[topic].go_back(number):
+                self._pump_soon(topic)
+            else:
+                self._outgoing[topic].acknowledge(number)
+
+    def _on_bye(self, header: Header, frame: Frame) -> None:
+        try:
+            numbers = _BYE.unpack(self._bye_opener.open(header.sequence, frame))
+        except (NotForUsError, struct.error):
+            self.refused["seal"] += 1
+            return
+        ends, expected = numbers[: len(Topic)], numbers[len(Topic) :]
+        self._peer_ends = dict(zip(Topic, ends, strict=True))
+        for topic, number in zip(Topic, expected, strict=True):
+            self._outgoing[topic].acknowledge(number)
+            self._outgoing[topic].end_here()
+
+    def _on_reconnect(self) -> None:
+        """The way was down: send again what may be lost, and ask for what may be."""
+        if self._session is None:
+            return
+        for topic, outgoing in self._outgoing.items():
+            if outgoing.rewind():
+                self._pump_soon(topic)
+        self._ask()
+
+    # --- what has to be done meanwhile -------------------------------------------------------------------------------
+
+    def _acknowledge_soon(self) -> None:
+        if self._ack_at is None:
+            with self._duty:
+                self._ack_at = time.monotonic() + ACK_S
+                self._duty.notify()
+
+    def _ask(self) -> None:
+        if self._ask_at is None:
+            with self._duty:
+                self._ask_at = max(time.monotonic(), self._asked_at + ASK_S)
+                self._duty.notify()
+
+    def _pump_soon(self, topic: Topic) -> None:
+        with self._duty:
+            self._to_pump.add(topic)
+            self._duty.notify()
+
+    def _mind(self) -> None:
+        while True:
+            with self._duty:
+                while not self._over and not self._to_pump:
+                    due = min((at for at in (self._ack_at, self._ask_at) if at is not None), default=None)
+                    left_s = None if due is None else due - time.monotonic()
+                    if left_s is not None and left_s <= 0:
+                        break
+                    self._duty.wait(left_s)
+                if self._over:
+                    return
+                now = time.monotonic()
+                asks = self._ask_at is not None and self._ask_at <= now
+                acknowledges = self._ack_at is not None and self._ack_at <= now
+                topics, self._to_pump = self._to_pump, set()
+                if asks:
+                    self._ask_at, self._asked_at = None, now
+                if asks or acknowledges:
+                    self._ack_at = None
+            with _ignored():
+                if asks or acknowledges:
+                    self._control(_RESUME if asks else _ACK)
+                for topic in topics:
+                    self._outgoing[topic].pump(IDLE_S)
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def close(self, *, linger_s: float = 0.0) -> None:
+        """Say goodbye and close the way.
+
+        For `linger_s` it first waits until the peer has all that was sent, and then, for a few seconds, for the peer's
+        own goodbye, so that either may lose the way at the very end. Raises `CarrierTimeoutError` where the peer did
+        not get everything.
+        """
+        if self._session is None:
+            self._way.close()
+            return
+        deadline = time.monotonic() + linger_s
+        arrived = all(one.wait_until_arrived(max(0.0, deadline - time.monotonic())) for one in self._outgoing.values())
+        late = self._lossy.trouble
+        with _ignored():
+            self._way.send(None, [self._bye()], ASK_S, _nothing)
+            if linger_s and arrived:
+                self._await_goodbye(time.monotonic() + min(linger_s, GOODBYE_S))
+        with self._duty:
+            self._over = True
+            self._duty.notify()
+        for outgoing in self._outgoing.values():
+            outgoing.end_here()
+        self._minder.join(timeout=ASK_S)
+        self._way.close()
+        if self.refused:
+            _log.warning("frames from %s that were not accepted: %s", self.peer, dict(self.refused))
+        if linger_s and not arrived:
+            raise CarrierTimeoutError(late)
+
+    def _bye(self) -> bytes:
+        expected = {incoming.topic: incoming.expected for incoming in self._incoming.values()}
+        ends = [self._outgoing[topic].end for topic in Topic]
+        header = Header(Kind.BYE, self.peer, self.me, self._bye_sealer.channel, 0)
+        return self._bye_sealer.seal(0, _BYE.pack(*ends, *(expected[topic] for topic in Topic)), header.pack())
+
+    def _await_goodbye(self, deadline: float) -> None:
+        while self._peer_ends is None and (left_s := deadline - time.monotonic()) > 0:
+            try:
+                frame = self._way.receive(left_s)
+            except CarrierTimeoutError:
+                return
+            with self._taking:
+                self._take(frame)
+
+
+def _ignored() -> AbstractContextManager[None]:
+    """A frame that cannot be sent now is as good as lost, and will be asked for."""
+    return suppress(CarrierTimeoutError, CarrierClosedError)
+
+
+def _nothing() -> None:
+    """For what is too small to find a way full."""

@@ -1,0 +1,119 @@
+"""What of one topic is on its way to a peer over a way that may lose it, and how much that may be.
+
+A frame is sealed once and kept until the peer says that it has come: to send it again is to send the same bytes. The
+window bounds what is kept, and so what an exchange ever holds for a peer that does not read.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from .channel import CarrierClosedError, CarrierTimeoutError
+
+Write = Callable[[bytes, float, Callable[[], None]], None]  # one frame, seconds, what to call when the way is full
+AGAIN_S = 1.0  # a peer that asks again and again from the same frame on is answered once in this time
+
+
+class Outgoing:
+    """The frames of one topic: numbered from 0, kept until acknowledged, written in their order.
+
+    `late` gives the code of a deadline that passes. `first` is the oldest frame that is kept, `end` the next number.
+    """
+
+    def __init__(self, write: Write, window_nbytes: int, late: Callable[[], str]) -> None:
+        self._write, self._window, self._late = write, window_nbytes, late
+        self._frames: deque[bytes] = deque()
+        self._nbytes = 0
+        self.first = self.end = 0
+        self._cursor = 0  # the next to be written
+        self._writing = threading.Lock()
+        self._changed = threading.Condition()
+        self._gone = False
+        self._went_back = (-1, 0.0)
+
+    def push(self, nbytes: int, seal: Callable[[], bytes], timeout_s: float, on_blocked: Callable[[], None]) -> None:
+        """Send the next frame, which `seal` makes, once there is room for its `nbytes`.
+
+        Raises `CarrierTimeoutError` when the peer has acknowledged nothing for `timeout_s`, and `CarrierClosedError`
+        when it has said that it takes no more.
+        """
+        self._wait_for_room(nbytes, timeout_s, on_blocked)
+        with self._writing:
+            frame = seal()
+            with self._changed:
+                self._frames.append(frame)
+                self._nbytes += len(frame)
+                self.end += 1
+            self._pump(timeout_s, on_blocked)
+
+    def _wait_for_room(self, nbytes: int, timeout_s: float, on_blocked: Callable[[], None]) -> None:
+        with self._changed:
+            while not self._gone and self._frames and self._nbytes + nbytes > self._window:
+                on_blocked()
+                first = self.first
+                if not self._changed.wait_for(lambda: self._gone or self.first != first, timeout_s):  # noqa: B023
+                    raise CarrierTimeoutError(self._late())
+            if self._gone:
+                raise CarrierClosedError
+
+    def pump(self, timeout_s: float) -> None:
+        """Write what is due."""
+        with self._writing:
+            self._pump(timeout_s, lambda: None)
+
+    def _pump(self, timeout_s: float, on_blocked: Callable[[], None]) -> None:
+        while True:
+            with self._changed:
+                self._cursor = max(self._cursor, self.first)
+                if self._cursor == self.end:
+                    return
+                number = self._cursor
+                frame = self._frames[number - self.first]
+                self._cursor += 1
+            try:
+                self._write(frame, timeout_s, on_blocked)
+            except CarrierTimeoutError:
+                with self._changed:
+                    self._cursor = min(self._cursor, number)
+                raise
+
+    def acknowledge(self, number: int) -> None:
+        """Forget the frames before `number`: the peer has them. A number that was not sent yet says nothing."""
+        with self._changed:
+            if not self.first < number <= self.end:
+                return
+            for _ in range(number - self.first):
+                self._nbytes -= len(self._frames.popleft())
+            self.first = number
+            self._changed.notify_all()
+
+    def go_back(self, number: int) -> bool:
+        """The peer asks for all from `number` on; whether that is now due."""
+        self.acknowledge(number)
+        with self._changed:
+            last, at = self._went_back
+            now = time.monotonic()
+            if not self.first <= number < self._cursor or (number == last and now - at < AGAIN_S):
+                return False
+            self._went_back, self._cursor = (number, now), number
+            return True
+
+    def rewind(self) -> bool:
+        """All that is kept may have been lost; whether anything is now due."""
+        with self._changed:
+            self._cursor = self.first
+            return self.first < self.end
+
+    def wait_until_arrived(self, timeout_s: float) -> bool:
+        """Wait until the peer has everything, or takes no more."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._gone or self.first == self.end, timeout_s)
+
+    def end_here(self) -> None:
+        """The peer takes no more: wake up whoever waits for room."""
+        with self._changed:
+            self._gone = True
+            self._changed.notify_all()
