@@ -35,6 +35,59 @@ CATALOGUE: dict[str, Words] = {
         "name another folder with --homes",
     ),
     "home.invalid": Words("{party}'s party.yaml is wrong at '{field}': {problem}", "mend party.yaml"),
+    "home.key_mode": Words(
+        "others than its owner may read {party}'s {file}, which holds a private key",
+        "`chmod 600 {file}` in its folder; if somebody may have read it, make new keys and renew them in the roster",
+    ),
+    "home.no_certificate": Words(
+        "{party} has no TLS certificate, or not its key", "make both with `isthmus init`, then renew the roster"
+    ),
+    "home.name": Words(
+        "'{name}' cannot be the name of a member or an exchange",
+        "take up to 32 small letters, digits, - and _, a letter first",
+    ),
+    # --- the roster -------------------------------------------------------------------------------------------------
+    "roster.missing": Words("there is no readable file '{file}'", "check the path; `isthmus consortium add` makes one"),
+    "roster.invalid": Words(
+        "the file is wrong at '{field}': {problem}", "mend it, or ask whoever keeps the roster for it again"
+    ),
+    "roster.signatures": Words(
+        "{have} of the members in version {version} of the roster have signed, and {need} have to",
+        "collect more with `isthmus consortium sign`; a version that others accepted in between comes first",
+    ),
+    "roster.not_pinned": Words(
+        "{party} has accepted no roster yet",
+        "compare its digest with another member, by voice, and give it whole: `isthmus consortium accept --digest`",
+    ),
+    "roster.digest": Words(
+        "the digest is not this roster's",
+        "compare all 64 digits with another member, by voice; if they differ, ask why",
+    ),
+    "roster.altered": Words(
+        "{party}'s roster.yaml is not the one that it accepted",
+        "put that one back: `isthmus consortium accept` takes the version and digest in roster.pin",
+    ),
+    "roster.older": Words(
+        "this is version {version} of the roster, and version {pinned} has been accepted",
+        "ask whoever keeps the roster for the newest; two rosters of one version mean that somebody made a second one",
+    ),
+    "roster.member_unknown": Words(
+        "{peer} is not in the roster of {party}", "check the name: `isthmus consortium verify` lists the members"
+    ),
+    "roster.revoked": Words(
+        "{peer} is revoked in the roster of {party}", "leave it out of the job, or renew it with new keys"
+    ),
+    "roster.expired": Words(
+        "{peer}'s time in the roster of {party} is over",
+        "renew it: `isthmus init --renew` at {peer}, then `isthmus consortium add`",
+    ),
+    "roster.key_differs": Words(
+        "the {field} of {party} is not the one in the roster",
+        "use the home that its keys were made in, or renew the entry: `isthmus init`, then `isthmus consortium add`",
+    ),
+    "roster.exchange_unknown": Words(
+        "the roster of {party} has no exchange '{name}'", "name one of those that `isthmus consortium verify` lists"
+    ),
     "data.file_missing": Words("{party}'s data file does not exist", "check `data:` in its party.yaml"),
     "data.locked": Words(
         "{party}'s data file is held open for writing by another process", "close that process and start the job again"
@@ -208,7 +261,7 @@ CATALOGUE: dict[str, Words] = {
         "{party} lets no number about a group of its patients go",
         "ask {party} to set `cohort` of dataset '{dataset}': the smallest group that may be told of",
     ),
-    # --- who starts jobs, approval, pause ------------------------------------------------------------------------------
+    # --- who starts jobs, approval, pause -----------------------------------------------------------------------------
     "job.unsigned": Words(
         "{party} starts a job only if a member has signed it, and this one carries no signature",
         "sign it with `isthmus sign JOB --as MEMBER`, then run the signed file",
@@ -307,6 +360,30 @@ CATALOGUE: dict[str, Words] = {
         "another process listens on {address} already", "stop it, or name another address in exchange.yaml"
     ),
     "exchange.invalid": Words("the exchange's '{field}' is wrong: {problem}", "mend exchange.yaml"),
+    # --- a member's way to the exchange -----------------------------------------------------------------------------
+    "exchange.down": Words(
+        "{party} cannot reach the exchange",
+        "see that it runs and that {party}'s network and proxy let it out to the roster's address; then start again",
+    ),
+    "exchange.certificate": Words(
+        "what answers at the exchange's address does not show the certificate in {party}'s roster, or an expired one",
+        "ask who runs the exchange for the fingerprint of its certificate; a new one needs a new roster",
+    ),
+    "exchange.refused": Words(
+        "the exchange does not take {party}: it does not know its certificate, or speaks another version",
+        "compare {party}'s fingerprint with the exchange's roster, which may be older, and `isthmus --version`",
+    ),
+    "exchange.revoked": Words(
+        "the exchange has cut {party} off: the roster there revokes it", "ask the members who signed that version why"
+    ),
+    "exchange.expired": Words(
+        "the exchange has cut {party} off: its certificate has expired",
+        "renew it: `isthmus init --renew`, then `isthmus consortium add`",
+    ),
+    "exchange.fenced": Words(
+        "a newer process of {party} has taken this run over",
+        "leave it to that one; if nobody here started it, somebody else holds {party}'s keys: have it revoked",
+    ),
     # --- the machine and ourselves ------------------------------------------------------------------------------------
     "disk.full": Words(
         "{party} cannot write: no space is left", "make room and start the same job again: it goes on where it stopped"

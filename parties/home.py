@@ -8,6 +8,9 @@
       state.duckdb       ours: runs, alignments, the ledger
       ledger.key         0600; makes the ledger's chain
       identity.key       0600; what the party signs with (see `identity`)
+      tls.key, tls.crt   the key is 0600; what the party opens connections to an exchange with
+      roster.yaml        the roster that the party has accepted, and
+      roster.pin         its version and digest (see `consortium`)
       runs/<run>/        the vault's log and checkpoints
       models/<run>/      the party's part of a finished model
 """
@@ -18,6 +21,7 @@ import contextlib
 import os
 import re
 import secrets
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -149,19 +153,58 @@ class PartyHome:
     def identity_key(self) -> bytes:
         """The 32 bytes of the key that the party signs with, made at first use and readable by the owner alone.
 
-        Raises `InputError` ``home.invalid`` for a file that holds something else.
+        Raises `InputError` ``home.invalid`` for a file that holds something else, and ``home.key_mode``.
         """
-        key = self._key(self.folder / "identity.key")
+        path = self.folder / "identity.key"
+        with disk_errors(self.name):
+            if not path.exists():
+                _make_key(path)
+        key = read_private(path, self.name)
         if len(key) != KEY_NBYTES:
+            del key  # a trace may show what a frame holds
             problem = f"it does not hold {KEY_NBYTES} bytes"
             raise InputError("home.invalid", party=self.name, field="identity.key", problem=problem)
         return key
+
+    @property
+    def tls_key_file(self) -> Path:
+        """The private key of the party's TLS certificate; made by `isthmus init`."""
+        return self.folder / "tls.key"
+
+    @property
+    def tls_certificate_file(self) -> Path:
+        """The party's TLS certificate; made by `isthmus init`."""
+        return self.folder / "tls.crt"
+
+    def tls_key(self) -> bytes:
+        """The private key (PEM) that the party opens connections with.
+
+        Raises `InputError` ``home.no_certificate`` and ``home.key_mode``.
+        """
+        if not self.tls_key_file.is_file():
+            raise InputError("home.no_certificate", party=self.name)
+        return read_private(self.tls_key_file, self.name)
+
+    def tls_certificate(self) -> bytes:
+        """The certificate (PEM) that the party opens connections with. Raises `InputError` ``home.no_certificate``."""
+        with disk_errors(self.name):
+            if not self.tls_certificate_file.is_file():
+                raise InputError("home.no_certificate", party=self.name)
+            return self.tls_certificate_file.read_bytes()
 
     def _key(self, path: Path) -> bytes:
         with disk_errors(self.name):
             if not path.exists():
                 _make_key(path)
             return path.read_bytes()
+
+
+def read_private(path: Path, party: str) -> bytes:
+    """A private key's file. Raises `InputError` ``home.key_mode`` if others than its owner can read it."""
+    with disk_errors(party), path.open("rb") as file:
+        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+            raise InputError("home.key_mode", party=party, file=path.name)
+        return file.read()
 
 
 def find_home(homes: Path, party: str) -> Path:

@@ -1,7 +1,8 @@
 """A party's identity: the Ed25519 key that it signs with (RFC 8032).
 
-The private half stays in `identity.key` of the party's home. The public half is what its peers pin: until there is a
-roster, under `keys:` in their own `party.yaml`.
+The private half stays in `identity.key` of the party's home: nothing of ours copies the file, and no error, log or
+`repr` shows what it holds. The public half is what its peers pin: in the roster of their `consortium`, or, on one
+machine and without one, under `keys:` in their own `party.yaml`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from .home import PartyHome
 class Identity:
     """What one party signs with. `public` is the raw public key, 32 bytes; people see it as hex.
 
-    The key is made at first use. Raises `InputError` ``home.invalid``, ``disk.full`` and ``disk.denied``.
+    The key is made at first use. Raises `InputError` ``home.invalid``, ``home.key_mode``, ``disk.full`` and
+    ``disk.denied``.
     """
 
     def __init__(self, home: PartyHome) -> None:
         self.name = home.name
         self._private = Ed25519PrivateKey.from_private_bytes(home.identity_key())
         self.public = self._private.public_key().public_bytes_raw()
+
+    def __repr__(self) -> str:
+        return f"Identity({self.name!r}, public={self.public.hex()!r})"
 
     def sign(self, message: bytes) -> bytes:
         """The signature of a message, 64 bytes; the same each time."""

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import pickle
 import stat
 import threading
+import traceback
 
 import pytest
 
 from isthmus.parties.errors import InputError
 from isthmus.parties.home import PartyHome
 from isthmus.parties.identity import Identity, key_of, verify
+
+
+def write_key(home: PartyHome, content: bytes, mode: int = 0o600) -> None:
+    path = home.folder / "identity.key"
+    path.write_bytes(content)
+    path.chmod(mode)
 
 
 def test_a_home_has_one_key_for_good_which_its_owner_alone_can_read(home: PartyHome) -> None:
@@ -28,7 +37,7 @@ def test_the_key_of_the_first_test_vector_of_rfc_8032_signs_as_it_says(home: Par
         "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155"
         "5fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"
     )
-    (home.folder / "identity.key").write_bytes(bytes.fromhex(private))
+    write_key(home, bytes.fromhex(private))
     identity = Identity(home)
     assert identity.public.hex() == public
     assert identity.sign(b"").hex() == signature
@@ -64,10 +73,62 @@ def test_all_who_make_the_key_at_once_get_the_same(home: PartyHome) -> None:
 
 @pytest.mark.parametrize("content", [b"", bytes(31), bytes(33)])
 def test_a_key_file_that_holds_something_else_is_named(home: PartyHome, content: bytes) -> None:
-    (home.folder / "identity.key").write_bytes(content)
+    write_key(home, content)
     with pytest.raises(InputError) as caught:
         Identity(home)
     assert (caught.value.code, caught.value.facts["field"]) == ("home.invalid", "identity.key")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601, 0o777])
+def test_a_key_that_others_can_reach_is_refused_and_the_cure_is_named(home: PartyHome, mode: int) -> None:
+    write_key(home, bytes(range(32)), mode)
+    with pytest.raises(InputError) as caught:
+        Identity(home)
+    assert (caught.value.code, caught.value.facts) == ("home.key_mode", {"party": "lab", "file": "identity.key"})
+    assert "chmod 600 identity.key" in caught.value.next
+    (home.folder / "identity.key").chmod(0o400)
+    assert Identity(home).name == "lab"
+
+
+@pytest.mark.parametrize("content", [bytes(range(160, 191)), bytes(range(160, 193))])
+def test_a_key_of_another_length_is_in_no_trace_not_even_one_with_locals(home: PartyHome, content: bytes) -> None:
+    write_key(home, content)
+    with pytest.raises(InputError) as caught:
+        home.identity_key()
+    assert caught.tb.tb_next is not None  # our own frame holds the content
+    shown = traceback.TracebackException(
+        caught.type, caught.value, caught.tb.tb_next, capture_locals=True, lookup_lines=True
+    )
+    text = "".join(shown.format())
+    assert "identity.key" in text
+    assert repr(content)[2:40] not in text
+
+
+def test_an_identity_shows_its_name_and_its_public_key_alone(home: PartyHome) -> None:
+    write_key(home, private := bytes(range(160, 192)))
+    identity = Identity(home)
+    assert repr(identity) == f"Identity('lab', public='{identity.public.hex()}')"
+    for text in (repr(identity), str(identity), f"{identity}", repr(vars(identity))):
+        assert private.hex() not in text
+        assert base64.b64encode(private).decode() not in text
+        assert repr(private)[2:-1] not in text
+    with pytest.raises(TypeError):
+        pickle.dumps(identity)
+
+
+def test_the_tls_key_and_certificate_come_from_the_home(home: PartyHome) -> None:
+    for read in (home.tls_key, home.tls_certificate):
+        with pytest.raises(InputError) as caught:
+            read()
+        assert (caught.value.code, caught.value.facts) == ("home.no_certificate", {"party": "lab"})
+    home.tls_key_file.write_bytes(b"key")
+    home.tls_certificate_file.write_bytes(b"certificate")
+    home.tls_key_file.chmod(0o644)
+    with pytest.raises(InputError) as caught:
+        home.tls_key()
+    assert (caught.value.code, caught.value.facts["file"]) == ("home.key_mode", "tls.key")
+    home.tls_key_file.chmod(0o600)
+    assert (home.tls_key(), home.tls_certificate()) == (b"key", b"certificate")
 
 
 def test_a_key_that_is_not_pinned_is_named() -> None:

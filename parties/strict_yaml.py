@@ -1,0 +1,109 @@
+"""YAML files that strangers may have written, read without YAML's surprises, and files written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .errors import InputError, disk_errors, plain_problem
+
+MOST_NBYTES = 1 << 20  # of a file: a roster of about 1,000 members
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def read_part(kind: type[B], path: Path) -> B:
+    """A YAML file with the fields of `kind`: no aliases, no key twice, at most 1 MiB.
+
+    Raises `InputError` ``roster.missing`` and ``roster.invalid``.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_NBYTES + 1)
+    except OSError as failure:
+        raise InputError("roster.missing", file=path.name, detail=str(failure)) from failure
+    if len(content) > MOST_NBYTES:
+        raise InputError("roster.invalid", where=path.name, field="the whole file", problem="it is larger than 1 MiB")
+    try:
+        found = yaml.load(content, _Loader)  # noqa: S506 - a SafeLoader, and stricter
+    except (yaml.YAMLError, ValueError, RecursionError) as failure:
+        line = getattr(getattr(failure, "problem_mark", None), "line", 0) + 1
+        problem = failure.problem if isinstance(failure, _RefusedError) else "this is not YAML"
+        raise InputError(
+            "roster.invalid", where=path.name, field=f"line {line}", problem=str(problem), detail=str(failure)
+        ) from failure
+    try:
+        return kind.model_validate(found)
+    except ValidationError as failure:
+        first = failure.errors(include_url=False, include_input=False)[0]
+        # A name in the file may be anything, a terminal's control characters too.
+        field = ascii(".".join(map(str, first["loc"])) or "the whole file")[1:-1][:100]
+        problem = plain_problem(first)
+        raise InputError("roster.invalid", where=path.name, field=field, problem=problem) from failure
+
+
+def yaml_text(content: dict[str, Any]) -> str:
+    """YAML as people read it: in the order given, and a certificate as a block of lines."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=200)
+
+
+def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write a file, whole or not at all, over what was there. Raises `InputError` ``disk.full`` and ``disk.denied``."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
+    with disk_errors(path.parent.name or "."):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+# --- below: YAML without its surprises -------------------------------------------------------------------------------
+
+_Node = yaml.MappingNode | yaml.SequenceNode | yaml.ScalarNode
+_TIMESTAMP = "tag:yaml.org,2002:timestamp"
+
+
+def _without_timestamps(resolvers: dict[str, list[tuple[str, Any]]]) -> dict[str, list[tuple[str, Any]]]:
+    return {first: [pair for pair in pairs if pair[0] != _TIMESTAMP] for first, pairs in resolvers.items()}
+
+
+class _RefusedError(yaml.MarkedYAMLError):
+    """YAML that is well formed, and not taken all the same."""
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = _without_timestamps(yaml.SafeLoader.yaml_implicit_resolvers)
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if event.anchor is not None:  # an alias, or what one could stand for: a few of them can fill any memory
+            raise _RefusedError(problem="anchors and aliases are not taken", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        names = [getattr(key, "value", None) for key, _ in node.value]
+        if "<<" in names or len(set(map(str, names))) < len(names):
+            raise _RefusedError(problem="a name stands here twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    yaml_implicit_resolvers = _without_timestamps(yaml.SafeDumper.yaml_implicit_resolvers)
+
+
+def _as_lines(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _as_lines)
