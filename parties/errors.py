@@ -98,6 +98,7 @@ _PREFIXES: tuple[tuple[str, type[IsthmusError]], ...] = (
     ("vault.", PeerFailure),
     ("exchange.port_taken", InputError),
     ("exchange.invalid", InputError),
+    ("exchange.", PeerFailure),  # of a member's way to it
     ("internal", InternalError),
     ("ledger.", InternalError),
     ("", InputError),
