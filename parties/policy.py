@@ -6,16 +6,52 @@ what the party's vault may tell its own flow (`publish`), since that flow belong
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from datetime import timedelta
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, field_validator
 
 from .errors import PolicyRefusal
 
 ALL = "*"
+WINDOWS = {
+    "hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1), "month": timedelta(days=30)
+}  # fmt: skip
 KindName = Literal["vertical", "horizontal", "statistics", "transfer", "finetune"]  # of jobs: `flows.kinds` has them
 Publishable = Literal["counts", "metrics", "curves"]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """At most `count` in any time as long as a `window`."""
+
+    count: int
+    window: Literal["hour", "day", "week", "month"]
+
+    @property
+    def span(self) -> timedelta:
+        """How long the window is; a month has 30 days."""
+        return WINDOWS[self.window]
+
+    def __str__(self) -> str:
+        return f"{self.count} per {self.window}"
+
+
+def parse_rate(text: Any) -> Rate:
+    """A rate as people write it, such as ``4 per day``; raises `ValueError` for anything else."""
+    if isinstance(text, Rate):
+        return text
+    found = (
+        re.fullmatch(r"([1-9][0-9]{0,5}) per (hour|day|week|month)", _plain(text)) if isinstance(text, str) else None
+    )
+    if found is None:
+        raise ValueError("a rate is a number per hour, day, week or month, such as '4 per day'")
+    return Rate(int(found[1]), found[2])  # type: ignore[arg-type]
+
+
+RateText = Annotated[Rate, PlainValidator(parse_rate, json_schema_input_type=str), PlainSerializer(str)]
 
 
 class Release(BaseModel):
@@ -51,6 +87,14 @@ class Policy(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kinds: tuple[KindName, ...] = Field(default=(), description="Kinds of job.")
+    starts: dict[str, dict[KindName, RateText]] = Field(
+        default_factory=dict,
+        description="Members of the consortium that may start jobs, by kind, and how often: `insurer: {vertical: 4 per "
+        "day}`. In a home without a roster, which is a simulation on one machine, nobody is asked.",
+    )
+    approve: tuple[KindName, ...] = Field(
+        default=(), description="Kinds of job that wait, each job anew, until a person approves it here."
+    )
     purposes: tuple[str, ...] = Field(default=(), description="Purposes, word for word.")
     peers: tuple[str, ...] = Field(default=(), description="Parties it works with.")
     release: dict[str, Release] = Field(default_factory=dict, description="By dataset.")
@@ -74,6 +118,17 @@ class Policy(BaseModel):
     pooled_baselines: Literal["deny", "allow"] = Field(
         default="deny", description="Simulations only: one process may read this party's rows beside its peers'."
     )
+
+    @field_validator("starts")
+    @classmethod
+    def _starters_are_named(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if ALL in value:
+            raise ValueError(f"{ALL!r} is for jobs; a policy names each member that may start them")
+        return value
+
+    def rate(self, starter: str, kind: str) -> Rate | None:
+        """How often a member may start a kind of job; None: never."""
+        return next((rate for name, rate in self.starts.get(starter, {}).items() if name == kind), None)
 
     def check(self, terms: Terms) -> Grant:
         """Judge a job's terms.

@@ -1,7 +1,7 @@
 """The engine's own state at one party: `state.duckdb`, in short transactions under a file lock.
 
-It holds the runs, the alignments, the masked sums that were given, and the ledger's rows. Nothing here ever leaves the
-party.
+It holds the runs, the alignments, the masked sums that were given, the ledger's rows, which signatures have started
+runs, and which jobs wait for a person. Nothing here ever leaves the party.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -19,7 +20,7 @@ import filelock
 from .errors import InputError, disk_errors
 from .home import PartyHome
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LOCK_TIMEOUT_S = 30.0
 _SCHEMA = """
 CREATE TABLE schema_version (version INTEGER);
@@ -33,7 +34,15 @@ CREATE TABLE alignments (
 CREATE TABLE ledger (entry_number BIGINT PRIMARY KEY, entry VARCHAR, mac VARCHAR);
 """
 _RELEASES = "CREATE TABLE releases (content VARCHAR PRIMARY KEY, sum VARCHAR, survivors VARCHAR);"
-_UPGRADES = {1: _RELEASES}  # version → what makes the next one of it
+_STARTS = """
+CREATE TABLE starts (start_digest VARCHAR, run VARCHAR, starter VARCHAR, kind VARCHAR, begun TIMESTAMP);
+CREATE TABLE approvals (
+    job_digest VARCHAR PRIMARY KEY, kind VARCHAR, starter VARCHAR, job VARCHAR, asked TIMESTAMP, approved TIMESTAMP,
+    until TIMESTAMP
+);
+CREATE TABLE clock (latest TIMESTAMP);
+"""
+_UPGRADES = {1: _RELEASES, 2: _STARTS}  # version → what makes the next one of it
 _CAUSES = {
     "disk.full": ("No space left", "File too large", "Disk quota"),
     "disk.denied": ("Permission denied", "Read-only file system"),
@@ -88,6 +97,20 @@ class State:
                 connection.commit()
             finally:
                 connection.close()  # an open transaction is rolled back
+
+    @staticmethod
+    def latest_time(connection: duckdb.DuckDBPyConnection, now: datetime) -> datetime:
+        """The latest time that this party has ever seen, `now` included, in UTC and without a zone, as the tables hold
+        it: what has run out, or has been used up, does not come back when a clock is set back.
+        """
+        naive = now.astimezone(UTC).replace(tzinfo=None)
+        row = connection.execute("SELECT max(latest) FROM clock").fetchone()
+        if row is not None and row[0] is not None and row[0] >= naive:
+            latest: datetime = row[0]
+            return latest
+        connection.execute("DELETE FROM clock")
+        connection.execute("INSERT INTO clock VALUES (?)", [naive])
+        return naive
 
     def begin_attempt(self, run: str, job_digest: str, *, fixed_seed: int | None, fresh: bool) -> Run:
         """Note a new attempt at a run, before anything leaves.
@@ -200,7 +223,7 @@ def _create(path: Path, party: str) -> None:
         _drop(new, log)
         try:
             with duckdb.connect(new) as connection:
-                connection.execute(_SCHEMA + _RELEASES)
+                connection.execute(_SCHEMA + _RELEASES + _STARTS)
                 connection.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
                 connection.execute("CHECKPOINT")  # all of it into the one file that is renamed, or an error
             new.chmod(0o600)  # it will hold the rows' ids; DuckDB and the umask of a shell would let others read them

@@ -7,12 +7,14 @@ import stat
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import duckdb
 import pytest
 
 from isthmus.parties import state as module
+from isthmus.parties.approvals import requests
 from isthmus.parties.errors import InputError
 from isthmus.parties.home import PartyHome
 from isthmus.parties.state import Run, SavedAlignment, State
@@ -196,14 +198,61 @@ def test_the_sums_that_were_given_outlive_the_runs(home: PartyHome) -> None:
     assert not State(home).note_release("model", "sum 2", "all", strict=True)
 
 
-def test_the_file_of_the_version_before_is_brought_up_to_date_with_all_that_is_in_it(home: PartyHome) -> None:
-    seed = _begin(State(home)).private_seed
-    with duckdb.connect(home.state_file) as connection:  # as version 1 left it
-        connection.execute("DROP TABLE releases")
-        connection.execute("UPDATE schema_version SET version = 1")
+# --- older files -----------------------------------------------------------------------------------------------------
+
+VERSION_1 = """
+CREATE TABLE schema_version (version INTEGER);
+CREATE TABLE runs (
+    run VARCHAR PRIMARY KEY, job_digest VARCHAR, attempt INTEGER, status VARCHAR, private_seed VARCHAR,
+    sql_digest VARCHAR, data_digest VARCHAR, started TIMESTAMP
+);
+CREATE TABLE alignments (
+    run VARCHAR PRIMARY KEY, digest VARCHAR, source_digest VARCHAR, passes VARCHAR, row_ids VARCHAR[]
+);
+CREATE TABLE ledger (entry_number BIGINT PRIMARY KEY, entry VARCHAR, mac VARCHAR);
+INSERT INTO runs VALUES ('mortality-1', repeat('a', 64), 3, 'unfinished', '77', NULL, NULL, current_localtimestamp());
+INSERT INTO ledger VALUES (1, 'entry', 'mac');
+"""
+OLDER = {
+    1: VERSION_1,
+    2: VERSION_1
+    + "CREATE TABLE releases (content VARCHAR PRIMARY KEY, sum VARCHAR, survivors VARCHAR);"
+    + "INSERT INTO releases VALUES ('an old model', 'sum 1', 'all');",
+}
+
+
+@pytest.mark.parametrize("version", OLDER)
+def test_a_file_of_an_older_version_is_brought_up_to_date_with_all_that_is_in_it(home: PartyHome, version: int) -> None:
+    with duckdb.connect(home.state_file) as connection:
+        connection.execute(OLDER[version])
+        connection.execute("INSERT INTO schema_version VALUES (?)", [version])
     assert State(home).note_release("model", "sum 1", "all", strict=True)
-    assert "model" in State(home).released()
-    assert State(home).private_seed(RUN) == seed
+    assert State(home).released() == {"model"} | ({"an old model"} if version == 2 else set())
+    assert _begin(State(home)) == Run(RUN, JOB, 4, "unfinished", 77, None)
+    assert requests(State(home)) == []
+    with State(home).transaction() as connection:
+        assert connection.execute("SELECT * FROM ledger").fetchall() == [(1, "entry", "mac")]
+        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(3,)]
+        assert connection.execute("SELECT count(*) FROM starts").fetchone() == (0,)
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_latest_time_that_was_seen_never_falls_back(home: PartyHome) -> None:
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    seen = []
+    for hours in (0, -5, 2, 1):
+        with State(home).transaction() as connection:
+            seen.append(State.latest_time(connection, noon + timedelta(hours=hours)))
+    assert [time.hour for time in seen] == [12, 12, 14, 14]
+
+
+def test_times_of_any_zone_are_kept_in_utc(home: PartyHome) -> None:
+    there = datetime(2026, 3, 1, 12, tzinfo=timezone(timedelta(hours=9)))
+    with State(home).transaction() as connection:
+        assert State.latest_time(connection, there) == datetime(2026, 3, 1, 3)
+        assert State.latest_time(connection, there.astimezone(UTC)) == datetime(2026, 3, 1, 3)
 
 
 # --- a full disk -----------------------------------------------------------------------------------------------------
