@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +13,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from isthmus.flows.kinds import KINDS
-from isthmus.parties.errors import PolicyRefusal
-from isthmus.parties.policy import Grant, Policy, Release, Terms
+from isthmus.parties.errors import InputError, PolicyRefusal
+from isthmus.parties.home import PartyHome
+from isthmus.parties.policy import Grant, Policy, Rate, Release, Terms, parse_rate
 
 TERMS = Terms(
     kind="vertical",
@@ -196,3 +199,70 @@ def test_nothing_is_granted_that_is_not_released(columns: tuple[str, ...], relea
     else:
         assert set(granted) <= released
         assert len(set(granted)) == len(granted)
+
+
+# --- who may start what ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "rate", "span"),
+    [
+        ("4 per day", Rate(4, "day"), timedelta(hours=24)),
+        ("1 per hour", Rate(1, "hour"), timedelta(minutes=60)),
+        (" 20  PER Week\n", Rate(20, "week"), timedelta(days=7)),
+        ("999999 per month", Rate(999_999, "month"), timedelta(days=30)),
+    ],
+)
+def test_a_rate_is_read_as_people_write_it(text: str, rate: Rate, span: timedelta) -> None:
+    assert parse_rate(text) == rate
+    assert rate.span == span
+    assert parse_rate(str(rate)) == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["", "4", 4, "per day", "0 per day", "-1 per day", "4 per year", "4 a day", "4/day", "1.5 per day",
+             "4 per day per day", "1000000 per day", "٤ per day", None, ["4 per day"], {"count": 4, "window": "day"}]
+)  # fmt: skip
+def test_anything_else_is_no_rate_and_says_how_to_write_one(text: Any) -> None:
+    with pytest.raises(ValidationError, match="such as '4 per day'"):
+        Policy.model_validate({"starts": {"insurer": {"vertical": text}}})
+
+
+def test_a_party_yaml_says_where_its_rate_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "party.yaml").write_text("name: lab\npolicy: {starts: {insurer: {vertical: often}}}\n")
+    with pytest.raises(InputError) as caught:
+        PartyHome(tmp_path / "lab")
+    assert caught.value.facts == {
+        "party": "lab",
+        "field": "policy.starts.insurer.vertical",
+        "problem": "a rate is a number per hour, day, week or month, such as '4 per day'",
+    }
+
+
+def test_nobody_may_start_anything_unless_the_policy_names_the_member_and_the_kind() -> None:
+    assert Policy().rate("insurer", "vertical") is None
+    policy = Policy.model_validate({"starts": {"insurer": {"vertical": "4 per day"}}})
+    assert policy.rate("insurer", "vertical") == Rate(4, "day")
+    assert policy.rate("insurer", "statistics") is None
+    assert policy.rate("lab", "vertical") is None
+    assert Policy.model_validate({"starts": {"insurer": {}}}).rate("insurer", "vertical") is None
+
+
+def test_starters_and_kinds_are_named_one_by_one() -> None:
+    with pytest.raises(ValidationError, match="a policy names each member"):
+        Policy.model_validate({"starts": {"*": {"vertical": "4 per day"}}})
+    for wrong in ({"starts": {"insurer": {"diagonal": "4 per day"}}}, {"approve": ["*"]}):
+        with pytest.raises(ValidationError, match="Input should be"):
+            Policy.model_validate(wrong)
+
+
+def test_a_policy_survives_json() -> None:
+    policy = Policy.model_validate({"starts": {"insurer": {"vertical": "4 per day"}}, "approve": ["transfer"]})
+    assert Policy.model_validate_json(policy.model_dump_json()) == policy
+    assert policy.model_dump()["starts"] == {"insurer": {"vertical": "4 per day"}}
+
+
+def test_who_may_start_and_what_waits_change_nothing_of_what_a_job_gets() -> None:
+    policy = _policy(starts={"clinic": {"vertical": "1 per day"}}, approve=("vertical",))
+    assert policy.check(TERMS) == _policy().check(TERMS)
