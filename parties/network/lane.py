@@ -84,7 +84,7 @@ class Lane:
             ("isthmus-lane", name),
             ("isthmus-epoch", str(epoch)),
         )
-        self._outbox: _Outbox | None = None  # of the stream that is up
+        self._outbox: Outbox | None = None  # of the stream that is up
         self._call: grpc.Call | None = None
         self._closing = threading.Event()
         self._lock = threading.Lock()  # of `_call` and `_closing`: no call begins unseen while the lane closes
@@ -153,7 +153,7 @@ class Lane:
 
     def _stream(self) -> str | None:
         """One stream from its beginning to its end; the code of a refusal for good, None to try again."""
-        outbox, refusal = _Outbox(), None
+        outbox, refusal = Outbox(), None
         access = self._access
         credentials = channel_credentials(access.exchange_certificate, access.certificate, access.key)
         channel = grpc.secure_channel(access.address, credentials, (*channel_options(), _TRY))
@@ -202,7 +202,7 @@ class Lane:
         return None, "exchange.down"
 
 
-class _Outbox:
+class Outbox:
     """What waits to be sent by one stream: bounded by bytes, though one frame always fits."""
 
     def __init__(self) -> None:
@@ -215,6 +215,7 @@ class _Outbox:
     def put(
         self, frame: bytes, timeout_s: float, on_blocked: Callable[[], None], is_stopped: Callable[[], bool]
     ) -> None:
+        """Put a frame in; wait for room if there is none, and raise `CarrierTimeoutError` if there comes none."""
         nbytes = len(frame)
         with self._room:
             if self._takes(nbytes):
@@ -248,6 +249,7 @@ class _Outbox:
             self._room.notify_all()
 
     def wake(self) -> None:
+        """Make every `put` that waits look again."""
         with self._room:
             self._room.notify_all()
 

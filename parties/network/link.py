@@ -65,13 +65,13 @@ class Link:
         self._news: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._teller = threading.Thread(target=self._tell, name="link-news", daemon=True)
         self._teller.start()
-        self._lanes = [Lane(name, access, room=room, epoch=epoch, owner=self) for name in ("fast", "bulk")]
-        for lane in self._lanes:
+        self.lanes = [Lane(name, access, room=room, epoch=epoch, owner=self) for name in ("fast", "bulk")]
+        for lane in self.lanes:
             lane.start()
 
     def end(self, peer: str) -> LinkEnd:
         """The way to a peer. A second one for the same peer closes the first."""
-        fast, bulk = self._lanes
+        fast, bulk = self.lanes
         end = LinkEnd(self, peer, fast=fast, bulk=bulk)
         with self._lock:
             earlier = self._ends.get(peer)
@@ -91,13 +91,13 @@ class Link:
             self._closed = True
         self._finish("peer.gone")
         until = time.monotonic() + LINGER_S
-        for lane in self._lanes:
+        for lane in self.lanes:
             lane.finish()
-        for lane in self._lanes:
+        for lane in self.lanes:
             lane.join(until - time.monotonic())
-        for lane in self._lanes:
+        for lane in self.lanes:
             lane.cancel()
-        for lane in self._lanes:
+        for lane in self.lanes:
             lane.join(LINGER_S)
         self._news.put(None)
         if self._teller is not threading.current_thread():
@@ -111,7 +111,7 @@ class Link:
     @property
     def trouble(self) -> str | None:
         """The code of the catalogue that says why the exchange cannot be reached now; None while it can."""
-        return self._ended or next((lane.trouble for lane in self._lanes if not lane.up), None)
+        return self._ended or next((lane.trouble for lane in self.lanes if not lane.up), None)
 
     def forget(self, end: LinkEnd) -> None:
         """Drop what comes for an end that was closed."""
@@ -137,7 +137,7 @@ class Link:
     def lane_changed(self, lane: Lane) -> None:
         """Let those who asked for it know. In the lane's thread, which must not wait for them."""
         with self._lock:
-            reachable = all(each.up for each in self._lanes)
+            reachable = all(each.up for each in self.lanes)
             news = reachable or not lane.up  # not that one lane is up and the other not yet
             if news and reachable is not self._reachable and not self._closed:
                 self._reachable = reachable
@@ -149,9 +149,11 @@ class Link:
 
     def lane_ended(self, code: str) -> None:
         """A lane will not come back: the other goes as well. In the lane's thread."""
+        if self._closed:
+            return  # the other may still have something to send
         self._finish(code)
-        for lane in self._lanes:
-            lane.cancel()
+        for each in self.lanes:
+            each.cancel()
 
     def _finish(self, code: str) -> None:
         with self._lock:
