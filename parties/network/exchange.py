@@ -21,134 +21,90 @@ pinned certificate. What each of them can reach is its own streams' end, and mem
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
-import re
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 import grpc
 from cryptography import x509
 
 from ..errors import InputError
+from .admission import Admitted, Directory, Introduction, RefusedError, denied, introduction, invalid, padded
 from .frame import HEADER_NBYTES, MAX_FRAME_NBYTES, NAME_NBYTES
-from .metrics import LANES, Figures
+from .metrics import Figures
 from .tls import server_credentials, server_options
 
-VERSION = "1"
+__all__ = ["METHOD", "SERVICE", "Admitted", "Exchange"]
+
 SERVICE, METHOD = "isthmus.Exchange", "Relay"
 _DESTINATION, _SOURCE = slice(8, 8 + NAME_NBYTES), slice(40, 40 + NAME_NBYTES)
 _FRAME_NBYTES = 128  # about what a frame costs beside its bytes: many small ones count too
-_ROOM = re.compile(r"[0-9a-f]{32}")
-_EPOCH = re.compile(r"[0-9]{1,18}")
-_ABORT_S = 2.0  # a stream that takes no status in this time, because it does not read, is reset
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Admitted:
-    """Who may use the exchange: members' certificates by name, PEM, and which of them are revoked."""
-
-    members: Mapping[str, bytes]
-    revoked: frozenset[str] = frozenset()
-    version: int | None = None  # of the roster, if there is one
-
-
-class Refused(Exception):
-    """Why a stream is not opened, or is cut: a status and the word that goes with it."""
-
-    def __init__(self, code: grpc.StatusCode, word: str) -> None:
-        super().__init__(word)
-        self.code, self.word = code, word
-
-
-def _denied(word: str) -> Refused:
-    return Refused(grpc.StatusCode.PERMISSION_DENIED, word)
-
-
-def _invalid(word: str) -> Refused:
-    return Refused(grpc.StatusCode.INVALID_ARGUMENT, word)
-
-
-class _Roster:
-    """`Admitted`, ready to be looked up."""
-
-    def __init__(self, admitted: Admitted) -> None:
-        self.admitted = admitted
-        certificates = {name: x509.load_pem_x509_certificate(pem) for name, pem in admitted.members.items()}
-        self.names = {certificate: name for name, certificate in certificates.items()}
-        self.padded = {_padded(name) for name in (*admitted.members, *admitted.revoked)}
-
-    def member(self, certificate: x509.Certificate) -> str:
-        """Whose certificate this is, if it is valid now; raises `Refused`."""
-        name = self.names.get(certificate)
-        if name is None:
-            raise _denied("unknown")
-        if name in self.admitted.revoked:
-            raise _denied("revoked")
-        if certificate.not_valid_after_utc < datetime.now(UTC):
-            raise _denied("expired")
-        return name
-
-
-@dataclass(eq=False)
 class _Connection:
     """One stream of a member, and what waits to be written to it."""
 
-    member: str
-    certificate: x509.Certificate
-    room: str
-    lane: str
-    epoch: int
-    cut: asyncio.Future[Refused] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    outbox: deque[bytes] = field(default_factory=deque)
-    waiting_nbytes: int = 0
-    closed: bool = False
-    more: asyncio.Future[None] | None = None  # the writer waits for a frame
-    room_made: list[asyncio.Future[None]] = field(default_factory=list)  # senders wait for the writer
-    sent: int = 0
-    dropped: int = 0
+    def __init__(self, member: str, certificate: x509.Certificate, said: Introduction) -> None:
+        self.member, self.certificate = member, certificate
+        self.room, self.lane, self.epoch = said
+        self.name = padded(member)
+        self.outbox: deque[bytes] = deque()
+        self.waiting_nbytes = 0
+        self.sent = self.dropped = 0
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[RefusedError | None] = self._loop.create_future()  # None: the member went
+        self._more: asyncio.Future[None] | None = None  # the writer waits for a frame
+        self._room_made: asyncio.Future[None] | None = None  # senders wait for the writer
 
     def is_open(self) -> bool:
-        return not self.closed
+        return not self.ended.done()
 
     def put(self, frame: bytes) -> None:
         self.outbox.append(frame)
         self.waiting_nbytes += len(frame) + _FRAME_NBYTES
-        if self.more is not None:
-            self.more.set_result(None)
-            self.more = None
+        self._wake_writer()
 
-    def taken(self, frame: bytes) -> None:
+    def written(self, frame: bytes) -> None:
         self.waiting_nbytes -= len(frame) + _FRAME_NBYTES
-        self.wake_senders()
+        self._wake_senders()
 
-    def wake_senders(self) -> None:
-        if self.room_made:
-            woken, self.room_made = self.room_made, []
-            for sender in woken:
-                if not sender.done():  # the sender itself may be gone
-                    sender.set_result(None)
+    async def more(self) -> None:
+        """Wait until there is something in the outbox, or the end."""
+        self._more = self._loop.create_future()
+        await self._more
 
-    def end(self, why: Refused) -> None:
-        """Cut the stream: its frames are let go, and whoever waits to send to it goes on."""
-        self.close()
-        if not self.cut.done():
-            self.cut.set_result(why)
+    async def room_made(self, sender: _Connection) -> None:
+        """Wait until the outbox was drained a little, or either of the two ends."""
+        if self._room_made is None:
+            self._room_made = self._loop.create_future()
+        ends: set[asyncio.Future[Any]] = {self._room_made, sender.ended}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
 
-    def close(self) -> None:
-        self.closed = True
-        self.outbox.clear()
-        self.waiting_nbytes = 0
-        self.wake_senders()
+    def end(self, why: RefusedError | None = None) -> None:
+        """Its frames are let go, and whoever waits for it goes on."""
+        if self.is_open():
+            self.ended.set_result(why)
+            self.outbox.clear()
+            self.waiting_nbytes = 0
+            self._wake_writer()
+            self._wake_senders()
+
+    def _wake_writer(self) -> None:
+        if self._more is not None:
+            self._more.set_result(None)
+            self._more = None
+
+    def _wake_senders(self) -> None:
+        if self._room_made is not None:
+            self._room_made.set_result(None)
+            self._room_made = None
 
 
 class Exchange:
@@ -171,9 +127,10 @@ class Exchange:
         self._listen, self._certificate, self._key = listen, certificate, key
         self._admitted, self._check_every_s = admitted, check_every_s
         self._outbox_nbytes, self._connections_per_member = outbox_nbytes, connections_per_member
-        self._roster = _Roster(admitted())
+        self._directory = Directory(admitted())
         self._routes: dict[tuple[str, str], dict[bytes, _Connection]] = {}  # (room, lane) → padded name → stream
-        self._streams: Counter[str] = Counter()  # by member
+        self._open: Counter[str] = Counter()  # streams by member
+        self._handled: Counter[str] = Counter()  # the same, with those that were cut and have not ended yet
         self.figures = Figures()
         for lane, figures in self.figures.lanes.items():
             figures.waiting_nbytes = lambda lane=lane: self._waiting_nbytes(lane)  # type: ignore[misc]
@@ -184,7 +141,7 @@ class Exchange:
         self._server = grpc.aio.server(options=server_options(self._connections_per_member))
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._relay)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
-        roots = server_credentials(self._certificate, self._key, lambda: self._roster.admitted.members.values())
+        roots = server_credentials(self._certificate, self._key, lambda: self._directory.admitted.members.values())
         try:
             port = self._server.add_secure_port(self._listen, roots)
         except RuntimeError as failure:
@@ -198,7 +155,7 @@ class Exchange:
         """Cut all streams and stop; streams that take longer than `grace_s` to end are reset."""
         self._following.cancel()
         for connection in self._connections():
-            connection.end(Refused(grpc.StatusCode.UNAVAILABLE, "stopping"))
+            self._cut(connection, RefusedError(grpc.StatusCode.UNAVAILABLE, "stopping"))
         await self._server.stop(grace_s)
 
     async def serve_until(self, stopped: Awaitable[object], grace_s: float = 1.0) -> None:
@@ -213,95 +170,101 @@ class Exchange:
         return time.monotonic() - self._checked_at < 3 * self._check_every_s + 1
 
     async def _relay(self, _: object, context: Context) -> None:
+        """One stream, from its beginning to its end."""
         try:
             connection = self._accept(context)
-        except Refused as refused:
+        except RefusedError as refused:
             self.figures.refused[refused.word] += 1
             await context.abort(refused.code, refused.word)
-        reader = writer = None
+        passing: set[asyncio.Task[None]] = set()
         try:
             await context.send_initial_metadata(())
-            reader = asyncio.create_task(self._read(connection, context))
-            writer = asyncio.create_task(self._write(connection, context))
-            ends: set[asyncio.Future[Any]] = {reader, writer, connection.cut}
+            passing = {asyncio.create_task(passes(connection, context)) for passes in (self._read, self._write)}
+            ends: set[asyncio.Future[Any]] = {*passing, connection.ended}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if connection.cut.done():
-                why = connection.cut.result()
-                self.figures.refused[why.word] += 1
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(context.abort(why.code, why.word), _ABORT_S)
+            why = connection.ended.result() if connection.ended.done() else None
+            self._forget(connection)
+            if why is not None:
+                await context.abort(why.code, why.word)
         finally:
             self._forget(connection)
-            for task in (reader, writer):
-                if task is not None:
-                    task.cancel()
+            # Never cancelled, or gRPC would not let go of the frame that is being written. They end with the call; of a
+            # member that takes nothing more, not even its status, that is with its connection, and counts until then.
+            if passing:
+                await asyncio.wait(passing)
+            self._handled[connection.member] -= 1
+            for failure in (task.exception() for task in passing if not task.cancelled()):
+                if not isinstance(failure, grpc.aio.BaseError | None):  # those say that the call has ended
+                    _log.error("a stream of %s failed", connection.member, exc_info=failure)
 
     def _accept(self, context: Context) -> _Connection:
-        """Check certificate and metadata, and take the stream into the table; raises `Refused`."""
+        """Check certificate and metadata, and take the stream into the table; raises `RefusedError`."""
         (pem,) = context.auth_context()["x509_pem_cert"]
         certificate = x509.load_pem_x509_certificate(pem)
-        member = self._roster.member(certificate)
-        room, lane, epoch = _introduction(context)
-        routes = self._routes.setdefault((room, lane), {})
-        older = routes.get(_padded(member))
+        member = self._directory.member(certificate)
+        said = introduction(context.invocation_metadata() or ())
+        older = self._routes.get(said[:2], {}).get(padded(member))
+        if older is not None and said.epoch < older.epoch:
+            raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, "fenced")
+        most = self._connections_per_member
+        if self._handled[member] >= 2 * most or (older is None and self._open[member] >= most):
+            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "connections")
         if older is not None:
-            if epoch < older.epoch:
-                raise Refused(grpc.StatusCode.FAILED_PRECONDITION, "fenced")
-            older.end(Refused(grpc.StatusCode.ABORTED, "replaced"))
-            self._forget(older)
-            routes = self._routes.setdefault((room, lane), {})
-        elif self._streams[member] >= self._connections_per_member:
-            if not routes:
-                del self._routes[room, lane]
-            raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "connections")
-        connection = routes[_padded(member)] = _Connection(member, certificate, room, lane, epoch)
-        self._streams[member] += 1
-        self.figures.lanes[lane].connections += 1
-        _log.info("%s connected: room %s, lane %s, epoch %d", member, room, lane, epoch)
+            self._cut(older, RefusedError(grpc.StatusCode.ABORTED, "replaced"))
+        connection = _Connection(member, certificate, said)
+        self._routes.setdefault(said[:2], {})[connection.name] = connection
+        self._open[member] += 1
+        self._handled[member] += 1
+        self.figures.lanes[said.lane].connections += 1
+        _log.info("%s connected: room %s, lane %s, epoch %d", member, *said)
         return connection
 
-    def _forget(self, connection: _Connection) -> None:
+    def _cut(self, connection: _Connection, why: RefusedError) -> None:
+        """End a stream from here."""
+        _log.warning("%s cut: %s", connection.member, why.word)
+        self.figures.refused[why.word] += 1
+        self._forget(connection, why)
+
+    def _forget(self, connection: _Connection, why: RefusedError | None = None) -> None:
         """Take a stream out of the table; safe to call twice."""
-        connection.close()
+        connection.end(why)
         place = connection.room, connection.lane
         routes = self._routes.get(place, {})
-        if routes.get(_padded(connection.member)) is not connection:
+        if routes.get(connection.name) is not connection:
             return
-        del routes[_padded(connection.member)]
+        del routes[connection.name]
         if not routes:
             del self._routes[place]
-        self._streams[connection.member] -= 1
+        self._open[connection.member] -= 1
         self.figures.lanes[connection.lane].connections -= 1
         told = connection.member, *place, connection.sent, connection.dropped
         _log.info("%s gone: room %s, lane %s; frames sent %d, of them dropped %d", *told)
 
     async def _read(self, connection: _Connection, context: Context) -> None:
         """Pass on what a member sends, until it ends or breaks a rule."""
-        source, routes = _padded(connection.member), self._routes[connection.room, connection.lane]
+        source, routes = connection.name, self._routes[connection.room, connection.lane]
         figures = self.figures.lanes[connection.lane]
-        while connection.is_open():
+        while True:
             frame = await context.read()
             if not isinstance(frame, bytes) or not connection.is_open():  # the stream's end, or it was cut meanwhile
                 return
             if not HEADER_NBYTES <= len(frame) <= MAX_FRAME_NBYTES:
-                return connection.end(_invalid("frame"))
+                return self._cut(connection, invalid("frame"))
             if frame[_SOURCE] != source:
-                return connection.end(_invalid("source"))
-            destination = frame[_DESTINATION]
+                return self._cut(connection, invalid("source"))
             connection.sent += 1
-            receiver = routes.get(destination)
-            while receiver is not None and receiver.waiting_nbytes >= self._outbox_nbytes:
-                made = asyncio.get_running_loop().create_future()
-                receiver.room_made.append(made)
-                await made
+            destination = frame[_DESTINATION]
+            while (receiver := routes.get(destination)) is not None:
+                if receiver.waiting_nbytes < self._outbox_nbytes:
+                    break
+                await receiver.room_made(connection)
                 if not connection.is_open():
                     return
-                receiver = routes.get(destination)
-            if receiver is None or receiver is connection:
-                if receiver is connection or destination not in self._roster.padded:
-                    return connection.end(_invalid("frame"))
-                self.figures.dropped["absent"] += 1
+            if receiver is connection or (receiver is None and destination not in self._directory.padded):
+                return self._cut(connection, invalid("frame"))
+            if receiver is None:
                 connection.dropped += 1
+                self.figures.dropped["absent"] += 1
                 continue
             receiver.put(frame)
             figures.frames += 1
@@ -316,9 +279,8 @@ class Exchange:
                 await context.write(frame)
                 if not connection.is_open():
                     return
-                connection.taken(frame)
-            connection.more = asyncio.get_running_loop().create_future()
-            await connection.more
+                connection.written(frame)
+            await connection.more()
 
     async def _keep_following(self) -> None:
         while True:
@@ -329,18 +291,17 @@ class Exchange:
         """Read the roster again and cut whoever may no longer be here."""
         try:
             admitted = self._admitted()
-            if admitted != self._roster.admitted:
-                self._roster = _Roster(admitted)
+            if admitted != self._directory.admitted:
+                self._directory = Directory(admitted)
         except Exception:  # whatever is wrong with it, the exchange goes on with what it has
             _log.exception("the roster cannot be read; the one before stays")
-        self.figures.roster_version = self._roster.admitted.version
+        self.figures.roster_version = self._directory.admitted.version
         for connection in self._connections():
             try:
-                if self._roster.member(connection.certificate) != connection.member:
-                    raise _denied("unknown")
-            except Refused as refused:
-                _log.warning("%s cut: %s", connection.member, refused.word)
-                connection.end(refused)
+                if self._directory.member(connection.certificate) != connection.member:
+                    raise denied("unknown")
+            except RefusedError as refused:
+                self._cut(connection, refused)
         self._checked_at = time.monotonic()
 
     def _connections(self) -> list[_Connection]:
@@ -348,22 +309,6 @@ class Exchange:
 
     def _waiting_nbytes(self, lane: str) -> int:
         return sum(connection.waiting_nbytes for connection in self._connections() if connection.lane == lane)
-
-
-def _introduction(context: Context) -> tuple[str, str, int]:
-    """Room, lane and epoch out of a stream's metadata; raises `Refused`."""
-    said = [(key, value) for key, value in context.invocation_metadata() or () if key.startswith("isthmus-")]
-    facts = {key: str(value) for key, value in said}
-    room, lane, epoch = (facts.get(f"isthmus-{name}", "") for name in ("room", "lane", "epoch"))
-    if len(said) != len(facts) or facts.get("isthmus-version") != VERSION or lane not in LANES:
-        raise _invalid("metadata")
-    if not _ROOM.fullmatch(room) or not _EPOCH.fullmatch(epoch):
-        raise _invalid("metadata")
-    return room, lane, int(epoch)
-
-
-def _padded(name: str) -> bytes:
-    return name.encode("ascii").ljust(NAME_NBYTES, b"\0")
 
 
 def _no_port(listen: str, detail: str) -> InputError:
