@@ -342,6 +342,10 @@ CATALOGUE: dict[str, Words] = {
         "{peer} sent {party} what the protocol does not allow, topic '{topic}'",
         "the parties may run different versions: compare `isthmus --version`",
     ),
+    "peer.identity": Words(
+        "{party} was answered by somebody who does not hold {peer}'s key",
+        "compare fingerprints with `isthmus consortium verify`; if they agree, the exchange or the network is hostile",
+    ),
     "peer.shares": Words(
         "{party} found that the shares of {peer}'s secrets do not fit the keys that {peer} announced",
         "{peer} or one of those that hold its shares does not keep to the protocol",
