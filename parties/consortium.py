@@ -75,7 +75,8 @@ class Consortium:
         """
         if Identity(home).public != self.key_of(home.name, now):
             raise InputError("roster.key_differs", party=home.name, field="identity key")
-        check_certificate(self.member(home.name).certificate, home.tls_certificate(), home.tls_key(), party=home.name)
+        rostered = self.member(home.name).certificate.encode()
+        check_certificate(rostered, home.tls_certificate(), home.tls_key(), party=home.name)
 
 
 def consortium_of(home: PartyHome) -> Consortium | None:
@@ -155,10 +156,10 @@ def accept(folder: Path, roster: Roster, digest: str | None = None) -> None:
     (folder / _NEXT_FILE).replace(folder / ROSTER_FILE)
 
 
-def check_certificate(rostered: str, certificate: bytes, key: bytes, *, party: str) -> None:
+def check_certificate(rostered: bytes, certificate: bytes, key: bytes, *, party: str) -> None:
     """Raise `InputError` ``roster.key_differs`` unless a certificate is the roster's and the private key is its key."""
     try:
-        same = fingerprint(certificate) == fingerprint(rostered.encode())
+        same = fingerprint(certificate) == fingerprint(rostered)
         public = serialization.load_pem_private_key(key, password=None).public_key()
         fits = public == load_pem_x509_certificate(certificate).public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm):

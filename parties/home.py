@@ -181,16 +181,11 @@ class PartyHome:
 
         Raises `InputError` ``home.no_certificate`` and ``home.key_mode``.
         """
-        if not self.tls_key_file.is_file():
-            raise InputError("home.no_certificate", party=self.name)
         return read_private(self.tls_key_file, self.name)
 
     def tls_certificate(self) -> bytes:
         """The certificate (PEM) that the party opens connections with. Raises `InputError` ``home.no_certificate``."""
-        with disk_errors(self.name):
-            if not self.tls_certificate_file.is_file():
-                raise InputError("home.no_certificate", party=self.name)
-            return self.tls_certificate_file.read_bytes()
+        return read_certificate(self.tls_certificate_file, self.name)
 
     def _key(self, path: Path) -> bytes:
         with disk_errors(self.name):
@@ -200,11 +195,20 @@ class PartyHome:
 
 
 def read_private(path: Path, party: str) -> bytes:
-    """A private key's file. Raises `InputError` ``home.key_mode`` if others than its owner can read it."""
-    with disk_errors(party), path.open("rb") as file:
+    """A private key's file. Raises `InputError` ``home.key_mode`` if others than its owner can read it.
+
+    Raises ``home.no_certificate`` if it is not there.
+    """
+    with disk_errors(party), _there(path, party).open("rb") as file:
         if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
             raise InputError("home.key_mode", party=party, file=path.name)
         return file.read()
+
+
+def read_certificate(path: Path, party: str) -> bytes:
+    """A certificate's file. Raises `InputError` ``home.no_certificate`` if it is not there."""
+    with disk_errors(party):
+        return _there(path, party).read_bytes()
 
 
 def find_home(homes: Path, party: str) -> Path:
@@ -213,6 +217,12 @@ def find_home(homes: Path, party: str) -> Path:
     if not (folder / PARTY_FILE).is_file():
         raise InputError("job.party_unknown", party=party)
     return folder
+
+
+def _there(path: Path, party: str) -> Path:
+    if not path.is_file():
+        raise InputError("home.no_certificate", party=party)
+    return path
 
 
 def _make_key(path: Path) -> None:

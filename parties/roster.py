@@ -205,17 +205,24 @@ class Roster(Part):
         """Raise `InputError` ``roster.signatures`` unless `threshold` of its own members have signed."""
         self._check_signers(self)
 
-    def check_follows(self, pinned: Roster) -> None:
-        """Raise unless this roster may take the place of a pinned one, or is the same.
+    def check_later(self, pinned: Roster) -> None:
+        """Raise unless this is the pinned roster or a later version of it, whoever signed it.
 
-        Raises `InputError` ``roster.older``, ``roster.invalid`` for that of another consortium, ``roster.signatures``.
+        Raises `InputError` ``roster.older``, and ``roster.invalid`` for that of another consortium.
         """
         if self.consortium != pinned.consortium:
             problem = f"it is not that of '{pinned.consortium}'"
             raise InputError("roster.invalid", field="consortium", problem=problem)
+        if self.version <= pinned.version and self.digest() != pinned.digest():
+            raise InputError("roster.older", version=self.version, pinned=pinned.version)
+
+    def check_follows(self, pinned: Roster) -> None:
+        """Raise unless this roster may take the place of a pinned one, or is the same.
+
+        Raises `InputError` as `check_later` does, and ``roster.signatures``.
+        """
+        self.check_later(pinned)
         if self.digest() != pinned.digest():
-            if self.version <= pinned.version:
-                raise InputError("roster.older", version=self.version, pinned=pinned.version)
             self._check_signers(pinned)
         self.check_complete()
 

@@ -38,14 +38,20 @@ def read_part(kind: type[B], path: Path) -> B:
         raise InputError(
             "roster.invalid", where=path.name, field=f"line {line}", problem=str(problem), detail=str(failure)
         ) from failure
+    return part_of(kind, found, where=path.name)
+
+
+def part_of(kind: type[B], content: Any, where: str = "") -> B:
+    """Content that somebody gave, checked. Raises `InputError` ``roster.invalid``."""
     try:
-        return kind.model_validate(found)
+        return kind.model_validate(content)
     except ValidationError as failure:
         first = failure.errors(include_url=False, include_input=False)[0]
-        # A name in the file may be anything, a terminal's control characters too.
+        # A name in a file may be anything, a terminal's control characters too.
         field = ascii(".".join(map(str, first["loc"])) or "the whole file")[1:-1][:100]
         problem = plain_problem(first)
-        raise InputError("roster.invalid", where=path.name, field=field, problem=problem) from failure
+    # Outside of the handler: the cause would hold what was given.
+    raise InputError("roster.invalid", where=where, field=field, problem=problem)
 
 
 def yaml_text(content: dict[str, Any]) -> str:
