@@ -363,7 +363,9 @@ CATALOGUE: dict[str, Words] = {
     "exchange.port_taken": Words(
         "another process listens on {address} already", "stop it, or name another address in exchange.yaml"
     ),
-    "exchange.invalid": Words("the exchange's '{field}' is wrong: {problem}", "mend exchange.yaml"),
+    "exchange.invalid": Words(
+        "the exchange's '{field}' is wrong: {problem}", "mend exchange.yaml; `isthmus init exchange` makes one"
+    ),
     # --- a member's way to the exchange -----------------------------------------------------------------------------
     "exchange.down": Words(
         "{party} cannot reach the exchange",

@@ -21,10 +21,11 @@ _EPOCH = re.compile(r"[0-9]{1,18}")
 
 @dataclass(frozen=True)
 class Admitted:
-    """Who may use the exchange: members' certificates by name, PEM, and which of them are revoked."""
+    """Who may use the exchange: members' certificates by name, PEM, and which of them may not, or no longer."""
 
     members: Mapping[str, bytes]
     revoked: frozenset[str] = frozenset()
+    expired: frozenset[str] = frozenset()  # by the roster; a certificate's own end counts as well
     version: int | None = None  # of the roster, if there is one
 
 
@@ -61,7 +62,7 @@ class Directory:
             raise denied("unknown")
         if name in self.admitted.revoked:
             raise denied("revoked")
-        if certificate.not_valid_after_utc < datetime.now(UTC):
+        if name in self.admitted.expired or certificate.not_valid_after_utc < datetime.now(UTC):
             raise denied("expired")
         return name
 
