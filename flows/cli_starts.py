@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.table import Table
 
 from ..parties.errors import InputError
 from .terminal import console, named_home
@@ -179,13 +178,14 @@ def _show_requests(party: str, found: list[Request], *, json: bool) -> None:
     if not found:
         console.print(f"no job waits at {party}", markup=False)
         return
-    table = Table(box=None)
-    for name in ("digest", "kind", "started by", "asked", "approved until"):
-        table.add_column(name, no_wrap=True)
+    rows = [("digest", "kind", "started by", "asked", "approved until")]
     for request in found:
         until = _time(request.until) if request.until and request.holds(datetime.now(UTC)) else "waits"
-        table.add_row(request.job_digest[:16], request.kind, request.starter, _time(request.asked), until)
-    console.print(table, soft_wrap=True)
+        rows.append((request.job_digest[:16], request.kind, request.starter, _time(request.asked), until))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:  # whole, however narrow the terminal: a digest is there to be copied
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        console.print(line.rstrip(), soft_wrap=True, markup=False)
     console.print(f"one in full, to approve it:  isthmus approve {party} DIGEST", soft_wrap=True, markup=False)
 
 
