@@ -23,7 +23,7 @@ from ..parties.home import NAME_PATTERN
 from ..parties.policy import Terms
 from .kinds import KINDS, room
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Width = Annotated[int, Field(ge=1, le=4096)]
@@ -49,6 +49,11 @@ class Job(Form):
         title="Purpose",
         description="What the result is for; every party's policy must allow it word for word.",
         examples=["mortality risk at admission"],
+    )
+    exchange: Name | None = Field(
+        default=None,
+        title="Exchange",
+        description="Where the members meet, if they are on different machines and the roster names several.",
     )
 
     @classmethod

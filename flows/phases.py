@@ -2,7 +2,8 @@
 
 ::
 
-    agree   policy judges the terms; own data are looked at; the members compare the job, field by field
+    agree   policy judges the terms, and in a consortium who started the job; own data are looked at; then the way to
+            the peers is opened, and the members compare the job field by field, the protocol's version and the roster
     ...     the phases of the kind
     close   channels and ledger are closed; the run is finished
 
@@ -13,74 +14,121 @@ before it could finish, and then all go on once more.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import shutil
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
 
+from ..parties.approvals import require_approval
 from ..parties.checkpoint import Checkpoints
+from ..parties.consortium import Consortium, consortium_of
 from ..parties.errors import InputError
 from ..parties.events import Fingerprint, Traffic
 from ..parties.home import PartyHome
 from ..parties.ledger import Ledger
 from ..parties.network.channel import Channel
 from ..parties.network.message import Step, Topic
+from ..parties.pause import refuse_paused
 from ..parties.policy import Grant
+from ..parties.reach import Reach
+from ..parties.starts import Start, judge_start
 from ..parties.state import Run, State
 from ..parties.table import Column
 from .jobs import PROTOCOL_VERSION, Job
 from .publisher import Publisher
 
 J = TypeVar("J", bound=Job)
+
+
+class Opening(NamedTuple):
+    """What an attempt begins with beside the job itself."""
+
+    run: str
+    reach: Reach
+    fresh: bool = False
+    start: Start | None = None  # who has started it: judged in a consortium
+
+
+# What has to be the same beside the job, and the error if it is not.
+_BESIDE_THE_JOB = {"version": "job.version_differs", "roster": "roster.differs", "start": "job.start_differs"}
 _log = logging.getLogger("isthmus.vault")
 
 
 class Phases(Generic[J]):
     """One member's side of one attempt at a job. A kind adds a method a phase, named as the phase is."""
 
-    def __init__(
-        self, home: PartyHome, job: J, run: str, channels: Mapping[str, Channel], tell: Publisher, fresh: bool
-    ) -> None:
-        self.home, self.job, self.channels, self.tell = home, job, channels, tell
+    def __init__(self, home: PartyHome, job: J, opening: Opening, tell: Publisher) -> None:
+        self.home, self.job, self.opening, self.tell = home, job, opening, tell
+        self.channels: Mapping[str, Channel] = {}  # until the policy has agreed
         self.me = home.name
         self.digest = job.digest()
         self.state = State(home)
-        self.checkpoints = Checkpoints(self._checkpoints_of(run), party=home.name)
+        self.checkpoints = Checkpoints(self._checkpoints_of(opening.run), party=home.name)
         self.grant = Grant()
         self.run: Run | None = None
         self.done = False  # whether the kind's last phase has ended well: the vault sees to it
-        self._run_name, self._fresh = run, fresh
 
     def agree(self) -> None:
         """Policy first, then own data, then the job with every peer: nothing leaves before."""
+        refuse_paused(self.home.folder, party=self.me)
         self.grant = self.home.config.policy.check(self.job.terms(self.me))
+        consortium = consortium_of(self.home)
+        if consortium is not None:
+            self._judge_start(consortium)
         self.look_at_own()
         self.run = self._begin()
-        _log.info("attempt %d at run %s", self.run.attempt, self._run_name)
+        _log.info("attempt %d at run %s", self.run.attempt, self.opening.run)
         offer = self.offer()
+        start = self.opening.start
         proposal = {
             "version": PROTOCOL_VERSION,
+            "roster": [consortium.version, consortium.digest] if consortium else None,
+            "start": start.digest() if start and consortium else None,
             "job": self.job.canonical(),
             "attempt": self.run.attempt,
             **offer,
         }
+        self.channels = self.opening.reach.open(self.run.attempt)
+        self._mine = proposal
         for channel in self.channels.values():
             channel.send(Topic.AGREE, Step.JOB, proposal)
         theirs = {peer: self._compare(channel) for peer, channel in self.channels.items()}
         self.agreed(theirs)
         self.tell(Fingerprint(name="job", value=self.digest))
 
-    def _begin(self) -> Run:
-        for run in self.state.finished_runs():
-            if run != self._run_name:
-                shutil.rmtree(self._checkpoints_of(run), ignore_errors=True)
-        return self.state.begin_attempt(
-            self._run_name, self.digest, fixed_seed=self.home.config.seed, fresh=self._fresh
+    def _judge_start(self, consortium: Consortium) -> None:
+        """Whether a member has started this job who may, and a person here has agreed where one has to."""
+        policy, start, run = self.home.config.policy, self.opening.start, self.opening.run
+        judge_start(
+            start,
+            policy=policy,
+            state=self.state,
+            party=self.me,
+            consortium=consortium.name,
+            key_of=consortium.key_of,
+            kind=self.job.kind,
+            job_digest=self.digest,
+            run=run,
+            begins_anew=self.opening.fresh or run in self.state.finished_runs(),
+            now=datetime.now(UTC),
         )
+        assert start is not None
+        text = json.dumps(self.job.canonical())
+        require_approval(policy, self.state, self.job.kind, self.digest, start.by, text, self.me)
+
+    def _begin(self) -> Run:
+        opening = self.opening
+        for run in self.state.finished_runs():
+            if run != opening.run:
+                shutil.rmtree(self._checkpoints_of(run), ignore_errors=True)
+        seed = self.home.config.seed
+        return self.state.begin_attempt(opening.run, self.digest, fixed_seed=seed, fresh=opening.fresh)
 
     def _checkpoints_of(self, run: str) -> Path:
         return self.home.run_folder(run) / "checkpoints"
@@ -99,19 +147,22 @@ class Phases(Generic[J]):
     def close(self) -> None:
         """End every channel and the ledger's rows; a run whose last phase has ended well is finished."""
         for peer, channel in self.channels.items():
-            channel.close()
+            channel.close(linger_s=channel.timeout_s)
             for topic in sorted(channel.sent.keys() | channel.received.keys()):
                 self.tell(Traffic(peer=peer, topic=topic, sent=channel.sent[topic], received=channel.received[topic]))
         self.tell(Fingerprint(name="ledger", value=Ledger(self.home).verify().head))
         if self.done:
-            self.state.finish(self._run_name)
+            self.state.finish(self.opening.run)
 
     def _compare(self, channel: Channel) -> Mapping[str, Any]:
-        """Stop at the first field of the job that differs; return all that the peer said."""
+        """Stop at the first thing that differs, of the job its first field; return all that the peer said."""
         theirs = channel.receive(Topic.AGREE, Step.JOB).fields
         job, mine = theirs.get("job"), self.job.canonical()
-        if theirs.get("version") != PROTOCOL_VERSION or not isinstance(job, dict):
-            raise InputError("job.not_agreed", party=self.me, peer=channel.peer, field="version")
+        if not isinstance(job, dict):
+            raise channel.refuse(Topic.AGREE, "no job")
+        for field, code in _BESIDE_THE_JOB.items():
+            if theirs.get(field) != self._mine[field]:
+                raise InputError(code, party=self.me, peer=channel.peer)
         for field in sorted(mine.keys() | job.keys()):
             if mine.get(field) != job.get(field):
                 raise InputError("job.not_agreed", party=self.me, peer=channel.peer, field=str(field))

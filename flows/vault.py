@@ -23,14 +23,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..parties.errors import InternalError, IsthmusError
-from ..parties.events import Finished, Phase, Started
+from ..parties.errors import InternalError, IsthmusError, PolicyRefusal
+from ..parties.events import Finished, Phase, Reachable, Started
 from ..parties.home import PartyHome
 from ..parties.ledger import Ledger
-from ..parties.network.channel import TIMEOUT_S, Channel
-from ..parties.network.local import SocketCarrier
+from ..parties.network.channel import TIMEOUT_S
+from ..parties.pause import watch_pause
+from ..parties.reach import Reach, ReachByExchange, ReachBySockets
+from ..parties.starts import Start
 from .jobs import Job, job_of
 from .kinds import room
+from .phases import Opening, Phases
 from .publisher import Publisher
 
 RUN_PATTERN = r"^[a-z][a-z0-9_-]{0,79}$"
@@ -43,8 +46,10 @@ class Open(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     job: dict[str, Any]
+    start: Start | None = None
     run: str = Field(pattern=RUN_PATTERN)
     fresh: bool = False
+    by_exchange: bool = False
     timeout_s: float = Field(default=TIMEOUT_S, gt=0)
 
 
@@ -74,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ends = {name: int(number) for name, number in (peer.rsplit("=", 1) for peer in options.peer)}
     job = job_of(opening.job)
     tell = Publisher(control.sendall, job.aliases())
+    watch_pause(options.home, lambda: _end_at_once(tell, options.home.name))
     return serve(opening, job, options.home, ends, commands, tell)
 
 
@@ -85,15 +91,16 @@ def serve(
     `folder` is the party's home, `ends` the sockets to its peers by their file descriptors.
     """
     phase, party, due = Phase.AGREE, folder.name, Phase.AGREE
-    channels: dict[str, Channel] = {}
+    phases: Phases[Any] | None = None
+    reach: Reach | None = None
     try:
         home = PartyHome(folder)
         tell.obey(home.config.policy)
-        log = Ledger(home).job(opening.run, job.digest())
-        for peer, number in ends.items():
-            carrier = SocketCarrier(socket.socket(fileno=number))
-            channels[peer] = Channel(carrier, me=party, peer=peer, log=log, timeout_s=opening.timeout_s)
-        phases = room(job.kind, "phases").phases_of(home, job, opening.run, channels, tell, opening.fresh)
+        reach = _reach(home, opening, job, ends, tell)
+        phases = room(job.kind, "phases").phases_of(
+            home, job, Opening(opening.run, reach, opening.fresh, opening.start), tell
+        )
+        assert phases is not None
         while phase is not Phase.CLOSE:
             phase = Command.model_validate_json(commands.get()).phase
             work: Callable[[], None] = getattr(phases, phase.value)
@@ -115,9 +122,38 @@ def serve(
         tell.failure(phase, InternalError("internal", party=party))
         return 1
     finally:
-        for channel in channels.values():
+        for channel in phases.channels.values() if phases else ():
             with suppress(IsthmusError):  # the error that brought us here has been told already
                 channel.close()
+        if reach is not None:
+            reach.close()
+
+
+def _reach(home: PartyHome, opening: Open, job: Job, ends: dict[str, int], tell: Publisher) -> Reach:
+    log = Ledger(home).job(opening.run, job.digest())
+    run, digest, timeout_s = opening.run, job.digest(), opening.timeout_s
+    if not opening.by_exchange:
+        sockets = {peer: socket.socket(fileno=number) for peer, number in ends.items()}
+        return ReachBySockets(home, sockets, run=run, job=digest, log=log, timeout_s=timeout_s)
+    peers = tuple(sorted({name for link in job.links if home.name in link for name in link} - {home.name}))
+    return ReachByExchange(
+        home,
+        peers,
+        exchange=job.exchange,
+        on_state=lambda up: tell(Reachable(up=up)),
+        run=run,
+        job=digest,
+        log=log,
+        timeout_s=timeout_s,
+    )
+
+
+def _end_at_once(tell: Publisher, party: str) -> None:
+    """Somebody at the party has paused it: whatever is going on, it ends here. What was killed can be resumed."""
+    _log.error("paused")
+    with suppress(OSError):  # the flow may be gone as well
+        tell.failure(Phase.CLOSE, PolicyRefusal("policy.paused", party=party))
+    os._exit(PolicyRefusal.exit_code)
 
 
 def _listen(control: socket.socket, commands: queue.Queue[bytes]) -> None:

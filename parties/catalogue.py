@@ -24,6 +24,12 @@ CATALOGUE: dict[str, Words] = {
     "job.not_agreed": Words(
         "{party} and {peer} were given different jobs: '{field}' differs", "give every party the same job file"
     ),
+    "job.version_differs": Words(
+        "{party} and {peer} speak different versions of the protocol", "compare `isthmus --version` and install the same"
+    ),
+    "job.start_differs": Words(
+        "{party} and {peer} were given different signatures under the same job", "give every member the same signed file"
+    ),
     "run.unknown": Words("there is no run '{run}'", "`isthmus runs` lists them"),
     "run.realigned": Words("the shared patients are no longer those that were aligned", "align again, then train"),
     "run.active": Words("this job is already running", "wait for it to end, or stop it"),
@@ -58,6 +64,10 @@ CATALOGUE: dict[str, Words] = {
     "roster.not_pinned": Words(
         "{party} has accepted no roster yet",
         "compare its digest with another member, by voice, and give it whole: `isthmus consortium accept --digest`",
+    ),
+    "roster.differs": Words(
+        "{party} and {peer} have accepted different versions of the roster",
+        "accept the newest at both: `isthmus consortium accept`",
     ),
     "roster.digest": Words(
         "the digest is not this roster's",

@@ -42,10 +42,11 @@ def _known_code(value: str) -> str:
 
 Code = Annotated[str, AfterValidator(_known_code)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-JobField = Literal["kind", "name", "purpose", "parties", "align", "model", "training", "version",
+JobField = Literal["kind", "name", "purpose", "parties", "align", "model", "training",
     "coordinator", "columns", "label", "strategy", "rounds", "split", "subgroups", "secure_aggregation",
     "standardise", "alone", "secure_bits", "code", "tables", "curves", "at_least", "quantiles", "bins",
-    "source", "target", "give", "pretraining", "fit", "distill", "seed", "start", "tuning", "party",
+    "exchange", "start", "source", "target", "give", "pretraining", "fit", "distill", "seed", "tuning",
+    "party",
 ]  # fmt: skip
 Part = Literal["train", "validation", "test"]
 FactName = Literal["party", "peer", "dataset", "column", "identifier", "kind"]
@@ -174,6 +175,13 @@ class Traffic(_Event):
     received: Natural
 
 
+class Reachable(_Event):
+    """The exchange can be reached, or no longer."""
+
+    event: Literal["reachable"] = "reachable"
+    up: bool
+
+
 class Fingerprint(_Event):
     """A digest that the parties compare, or that an auditor may note down."""
 
@@ -212,11 +220,12 @@ class Failed(_Event):
     step: Step | None = None
     part: Part | None = None
     field: JobField | None = None
+    digest: Digest | None = None  # of the job
 
     def error(self, where: str = "") -> IsthmusError:
         """The error itself, in words."""
         facts: dict[str, Any] = {str(name): fact for name, fact in (*self.names.items(), *self.numbers.items())}
-        words = {"topic": self.topic, "step": self.step, "part": self.part, "field": self.field}
+        words = {"topic": self.topic, "step": self.step, "part": self.part, "field": self.field, "digest": self.digest}
         facts |= {name: str(word) for name, word in words.items() if word}
         return error_of(self.code, where=where, **facts)
 
@@ -237,6 +246,7 @@ PublicEvent = Annotated[
     | Cells
     | Steps
     | Traffic
+    | Reachable
     | Fingerprint
     | Resumed
     | Finished
@@ -268,6 +278,7 @@ def public_failure(phase: Phase, error: IsthmusError, aliases: Iterable[str]) ->
             "step": _member(facts.get("step"), list(Step)),
             "part": _member(facts.get("part"), get_args(Part)),
             "field": _member(facts.get("field"), get_args(JobField)),
+            "digest": facts.get("digest") if error.code == "policy.approval" else None,
         },
         context={"aliases": known},
     )

@@ -85,7 +85,7 @@ class AlignedPhases(Phases[J]):
 
     def offer(self) -> dict[str, Any]:
         """The digest of the alignment that an earlier attempt reached."""
-        known = self.state.load_alignment(self._run_name)
+        known = self.state.load_alignment(self.opening.run)
         if known is not None and known.source_digest != self._source_digest:
             known = None  # rows have come or gone, or were corrected, since
         self._known = known
@@ -160,7 +160,7 @@ class AlignedPhases(Phases[J]):
             for name, value in numbers:
                 self.tell(Count(name=name, value=value, linkage_pass=counts.linkage_pass))
         self.state.save_alignment(
-            self._run_name, SavedAlignment(alignment.digest, self._source_digest, self._row_ids, passes)
+            self.opening.run, SavedAlignment(alignment.digest, self._source_digest, self._row_ids, passes)
         )
 
     def _align_progress(self, index: int, passes: int, done: int, total: int) -> None:

@@ -26,6 +26,7 @@ from ...horizontal.secagg_memory import SumMemory
 from ...horizontal.secagg_party import SecureGiving
 from ...horizontal.summing import Gathering, Giving, PlainGathering, PlainGiving
 from ...parties import events
+from ...parties.consortium import peer_keys
 from ...parties.errors import InputError
 from ...parties.events import Count, Phase, Progress
 from ...parties.home import PartyHome
@@ -60,7 +61,7 @@ def own_columns(home: PartyHome, job: StarJob) -> OwnColumns:
     Raises `InputError` ``home.key_unknown`` for a party whose key is not in `party.yaml`, and those of `Store`.
     """
     if job.secure_aggregation:
-        keys = pinned_keys(home)
+        keys = peer_keys(home)
         for name in job.names:
             if name != home.name:
                 key_of(keys, name, party=home.name)
@@ -71,11 +72,6 @@ def own_columns(home: PartyHome, job: StarJob) -> OwnColumns:
     columns = store.columns(readable(specs, kinds), row_ids)
     units = home.config.datasets[dataset].units
     return OwnColumns(store, row_ids, columns, differences(specs, kinds, columns, units))
-
-
-def pinned_keys(home: PartyHome) -> dict[str, bytes]:
-    """The public keys that a member's party.yaml holds."""
-    return {name: bytes.fromhex(key) for name, key in home.config.keys.items()}
 
 
 class StarPhases(Phases[J]):
@@ -147,7 +143,7 @@ class StarPartyPhases(StarPhases[J]):
         if attempt < self.run.attempt:
             raise self.channel.refuse(Topic.AGREE, "an attempt that was made before")
         self.floor, self.attempt = floor, attempt
-        if over or self._fresh:
+        if over or self.opening.fresh:
             self.start_over()
 
     def start_over(self) -> None:
@@ -164,7 +160,7 @@ class StarPartyPhases(StarPhases[J]):
         """This party's side of sums, as the job says."""
         if not self.job.secure_aggregation:
             return PlainGiving(self.channel, topic)
-        identity, keys, memory = Identity(self.home), pinned_keys(self.home), self._memory()
+        identity, keys, memory = Identity(self.home), peer_keys(self.home), self._memory()
         return SecureGiving(self.channel, topic, identity, keys, memory, fewest=self.job.fewest)
 
     def close(self) -> None:
@@ -175,7 +171,7 @@ class StarPartyPhases(StarPhases[J]):
         super().close()
 
     def _memory(self) -> SumMemory:
-        return SumMemory(self.home.run_folder(self._run_name), self.state, party=self.me)
+        return SumMemory(self.home.run_folder(self.opening.run), self.state, party=self.me)
 
 
 class StarCoordinatorPhases(StarPhases[J]):
@@ -201,7 +197,7 @@ class StarCoordinatorPhases(StarPhases[J]):
         assert self.run is not None
         self.attempt = max(self.run.attempt, *(said["attempt"] for said in theirs.values()))
         everywhere = self.finished and all(said.get("finished") is True for said in theirs.values())
-        over = self._fresh or everywhere or any(said.get("changed") for said in theirs.values())
+        over = self.opening.fresh or everywhere or any(said.get("changed") for said in theirs.values())
         for channel in self.channels.values():
             said = {"differing": differing, "floor": self.floor, "start_over": bool(over), "attempt": self.attempt}
             channel.send(Topic.AGREE, Step.RESUME, said)
@@ -235,7 +231,7 @@ class StarCoordinatorPhases(StarPhases[J]):
         return lambda done, all: self.tell(Progress(phase=phase, index=done, units=all, done=1, total=1))
 
     def _secure(self) -> SecureGathering:
-        return SecureGathering(self.home.run_folder(self._run_name), party=self.me)
+        return SecureGathering(self.home.run_folder(self.opening.run), party=self.me)
 
     def _forget_sums(self) -> None:
         for topic in Topic:

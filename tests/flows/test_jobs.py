@@ -176,9 +176,10 @@ def test_a_model_is_of_the_kind_that_it_names() -> None:
 
 def test_the_digest_of_a_small_job_is_this_one() -> None:
     content = [
-        2,
+        3,
         {
             "align": {"at_least": 50, "passes": [["national_id"], ["names", "birth_date"]]},
+            "exchange": None,
             "kind": "vertical",
             "model": {"bottom": [8, 4], "dropout": 0.1, "kind": "network", "merge": "concat", "top": [4]},
             "name": "mortality",
@@ -200,8 +201,8 @@ def test_the_digest_of_a_small_job_is_this_one() -> None:
         },
     ]
     assert _job().digest() == hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
-    assert _job().digest() == "0d7cd4d53685e8c4063b2964fbd834529417ab7ef835b1d94790c82a59ce3afb"
-    assert PROTOCOL_VERSION == 2
+    assert _job().digest() == "4bfdf1a801f1dfd8a7a6a55ddeb8b5e19cec3992de250a23fff1ec2f3c02f793"
+    assert PROTOCOL_VERSION == 3
 
 
 def test_defaults_written_out_and_another_order_of_fields_are_the_same_job(tmp_path: Path) -> None:
@@ -215,6 +216,7 @@ def test_defaults_written_out_and_another_order_of_fields_are_the_same_job(tmp_p
 CHANGES: list[tuple[tuple[Any, ...], Any]] = [
     (("name",), "other"),
     (("purpose",), "Mortality risk"),
+    (("exchange",), "north"),
     (("parties", 0, "name"), "other"),
     (("parties", 0, "dataset"), "other"),
     (("parties", 0, "columns"), ["sex", "age"]),

@@ -42,12 +42,14 @@ GOOD: list[dict[str, Any]] = [
     {"event": "held_out", "by": "start"},
     {"event": "curve", "name": "roc", "part": "test", "x": [0, 0.5, 1], "y": [0, 0.9, 1]},
     {"event": "traffic", "peer": "insurer", "topic": "train", "sent": 1, "received": 2},
+    {"event": "reachable", "up": False},
     {"event": "fingerprint", "name": "model", "value": DIGEST},
     {"event": "resumed", "phase": "train", "epoch": 2},
     {"event": "finished", "phase": "close", "seconds": 0.5},
     {"event": "failed", "phase": "agree", "code": "policy.column", "names": {"party": "lab", "column": "alb"}},
     {"event": "failed", "phase": "train", "code": "peer.deadline", "numbers": {"seconds": 60}, "topic": "train",
      "step": "forward", "part": "test", "field": "purpose"},
+    {"event": "failed", "phase": "agree", "code": "policy.approval", "names": {"party": "lab"}, "digest": DIGEST},
 ]  # fmt: skip
 
 
@@ -284,7 +286,7 @@ def test_an_unknown_code_cannot_be_told() -> None:
 
 def test_the_fields_that_may_differ_are_those_of_a_job() -> None:
     fields = {field for kind in KINDS for field in room(kind, "job").JOB.model_fields}
-    assert set(get_args(JobField)) == fields | {"version", "code"}
+    assert set(get_args(JobField)) == fields | {"code"}
 
 
 def test_enumerations_are_plain_words() -> None:

@@ -12,7 +12,6 @@ The half of it that learns is `learning`, which needs torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ....horizontal.codes import NumberCode
@@ -25,10 +24,9 @@ from ....horizontal.statistics_party import StatisticsParty
 from ....horizontal.targets import Target
 from ....parties.events import Drift, Phase
 from ....parties.home import PartyHome
-from ....parties.network.channel import Channel
 from ....parties.network.message import Topic
 from ....parties.table import Column
-from ...phases import digest_of_rows
+from ...phases import Opening, digest_of_rows
 from ...publisher import Publisher
 from ..star_phases import StarCoordinatorPhases, StarPartyPhases, specs_of
 from .job import HorizontalJob, OwnModel
@@ -41,11 +39,11 @@ INITIAL_FILE = "initial.safetensors"  # in the coordinator's folder of a run: th
 
 
 def phases_of(
-    home: PartyHome, job: HorizontalJob, run: str, channels: Mapping[str, Channel], tell: Publisher, fresh: bool
+    home: PartyHome, job: HorizontalJob, opening: Opening, tell: Publisher
 ) -> HorizontalPartyPhases | HorizontalCoordinatorPhases:
     """One member's side of a horizontal job."""
     kind = HorizontalCoordinatorPhases if home.name == job.coordinator else HorizontalPartyPhases
-    return kind(home, job, run, channels, tell, fresh)
+    return kind(home, job, opening, tell)
 
 
 class HorizontalPartyPhases(StarPartyPhases[HorizontalJob]):
@@ -116,7 +114,7 @@ class HorizontalCoordinatorPhases(StarCoordinatorPhases[HorizontalJob]):
     def start_over(self) -> None:
         """Forget what earlier attempts learnt, the model they began with as well."""
         super().start_over()
-        (self.home.run_folder(self._run_name) / INITIAL_FILE).unlink(missing_ok=True)
+        (self.home.run_folder(self.opening.run) / INITIAL_FILE).unlink(missing_ok=True)
 
     def prepare(self) -> None:
         """Add up means and scales."""

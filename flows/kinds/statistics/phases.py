@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -18,8 +17,8 @@ from ....horizontal.statistics import collect
 from ....horizontal.statistics_party import StatisticsParty
 from ....parties.events import Phase
 from ....parties.home import PartyHome
-from ....parties.network.channel import Channel
 from ....parties.network.message import Topic
+from ...phases import Opening
 from ...publisher import Publisher
 from ..star_phases import StarCoordinatorPhases, StarPartyPhases
 from .job import StatisticsJob
@@ -29,11 +28,11 @@ DEADLINE_S = 300.0  # for a party's answer, of each kind
 
 
 def phases_of(
-    home: PartyHome, job: StatisticsJob, run: str, channels: Mapping[str, Channel], tell: Publisher, fresh: bool
+    home: PartyHome, job: StatisticsJob, opening: Opening, tell: Publisher
 ) -> StatisticsPartyPhases | StatisticsCoordinatorPhases:
     """One member's side of a statistics job."""
     kind = StatisticsCoordinatorPhases if home.name == job.coordinator else StatisticsPartyPhases
-    return kind(home, job, run, channels, tell, fresh)
+    return kind(home, job, opening, tell)
 
 
 class StatisticsPartyPhases(StarPartyPhases[StatisticsJob]):
