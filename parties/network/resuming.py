@@ -5,8 +5,9 @@
     me→peer   DATA              numbered a topic from 0; at most a window of bytes without an acknowledgement
     peer→me   CONTROL ACK       the next number that the peer expects, of every topic: at a quarter of the window or
                                 after 50 ms
-              CONTROL RESUME    the same, and: send again from there; after a gap, a reconnect, or when nothing comes
-    both      BYE               no more will come than these numbers
+              CONTROL RESUME    the same, and: send again from there, and say what you have; after a gap, a reconnect,
+                                or when nothing comes
+    both      BYE               no more will come than these numbers; again with every CONTROL that follows it
 
 TCP delivers in order, so only reconnects lose frames: each side that has reconnected sends again what is not
 acknowledged, byte for byte, and asks for what it misses. Control frames have a key and a counter of their own, and are
@@ -23,7 +24,7 @@ import logging
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from typing import Protocol
 
@@ -39,6 +40,7 @@ FAST_WINDOW_NBYTES = 1024 * 1024
 ACK_S = 0.05
 ASK_S = 0.2  # between two requests to go back
 IDLE_S = 3.0  # without a frame, after which one asks whether something was lost
+LOOK_S = 0.01  # how often one that waits for the end looks whether it is there
 GOODBYE_S = 5.0  # for which one that has ended still answers a peer that has not
 _ACK, _RESUME = 1, 2
 _CONTROL = struct.Struct(f"<B{len(Topic)}Q")
@@ -69,13 +71,16 @@ class ResumingCarrier(SealedCarrier):
         self._unacknowledged = dict.fromkeys(Topic, 0)
         self._peer_ends: dict[Topic, int] | None = None  # after its BYE: how many frames of each topic it has sent
         self._sends_control = threading.Lock()
+        self._takes_control = threading.Lock()
         self._control_number = self._control_expected = 0
         self._duty = threading.Condition()  # of what the minder does beside sending and receiving
         self._ack_at: float | None = None
         self._ask_at: float | None = None
         self._asked_at = 0.0
         self._to_pump: set[Topic] = set()
-        self._over = False
+        self._quiet_since = 0.0
+        self._closing = self._over = False
+        self._goodbye: bytes | None = None
         self._minder = threading.Thread(target=self._mind, name=f"resuming-{peer}", daemon=True)
         way.on_control, way.on_reconnect = self._on_control, self._on_reconnect
 
@@ -83,10 +88,13 @@ class ResumingCarrier(SealedCarrier):
         super()._begin(session)
         self._control_sealer, self._control_opener = session.sealer("control"), session.opener("control")
         self._bye_sealer, self._bye_opener = session.sealer("bye"), session.opener("bye")
-        for topic in Topic:
-            window = FAST_WINDOW_NBYTES if topic in FAST_TOPICS else BULK_WINDOW_NBYTES
-            self._outgoing[topic] = Outgoing(self._writer(topic), window, lambda: self._lossy.trouble)
+        self._outgoing = {
+            topic: Outgoing(self._writer(topic), _window(topic), lambda: self._lossy.trouble) for topic in Topic
+        }
+        self._quiet_since = time.monotonic()
         self._minder.start()
+        if self.refused["early"]:
+            self._ask()  # what overtook the peer's AUTH
 
     def _writer(self, topic: Topic) -> Callable[[bytes, float, Callable[[], None]], None]:
         return lambda frame, timeout_s, on_blocked: self._way.send(topic, [frame], timeout_s, on_blocked)
@@ -101,13 +109,15 @@ class ResumingCarrier(SealedCarrier):
 
     def _control(self, kind: int) -> None:
         """Say what has come so far."""
-        with self._sends_control:
+        with self._sends_control:  # until it is sent: the peer takes none that comes after a later one
             expected = {incoming.topic: incoming.expected for incoming in self._incoming.values()}
             header = Header(Kind.CONTROL, self.peer, self.me, self._control_sealer.channel, self._control_number)
             plain = _CONTROL.pack(kind, *(expected[topic] for topic in Topic))
             frame = self._control_sealer.seal(self._control_number, plain, header.pack())
             self._control_number += 1
-        self._way.send(None, [frame], ACK_S, _nothing)
+            self._way.send(None, [frame], ACK_S, _nothing)
+            if self._goodbye is not None:
+                self._way.send(None, [self._goodbye], ACK_S, _nothing)
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
@@ -115,15 +125,25 @@ class ResumingCarrier(SealedCarrier):
         while True:
             if self._all_has_come():
                 raise CarrierClosedError
-            left_s = deadline - time.monotonic()
             try:
-                return self._way.receive(min(left_s, IDLE_S))
+                frame = self._way.receive(min(deadline - time.monotonic(), IDLE_S))
             except CarrierTimeoutError:
-                if self._peer_ends is not None:  # it has gone, and what is missing will not come
-                    raise CarrierClosedError from None
-                self._ask()
-                if left_s <= IDLE_S:
+                if self._is_quiet() and self._peer_ends is not None:
+                    raise CarrierClosedError from None  # it has gone, and what is missing will not come
+                if time.monotonic() >= deadline:
                     raise
+            else:
+                self._quiet_since = time.monotonic()
+                return frame
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing has come for long; then ask whether something was lost."""
+        now = time.monotonic()
+        if now - self._quiet_since < IDLE_S:
+            return False
+        self._quiet_since = now
+        self._ask()
+        return True
 
     def _all_has_come(self) -> bool:
         ends = self._peer_ends
@@ -145,6 +165,8 @@ class ResumingCarrier(SealedCarrier):
         if header.kind is not Kind.DATA or incoming is None:
             self.refused["stray"] += 1
             return None
+        if self._closing and header.sequence >= incoming.expected:
+            return None  # nobody waits for it any more, so it has not arrived
         if header.sequence != incoming.expected:
             if header.sequence < incoming.expected:
                 self.refused["repeated"] += 1
@@ -165,8 +187,7 @@ class ResumingCarrier(SealedCarrier):
     def _count(self, incoming: Incoming, nbytes: int) -> None:
         topic = incoming.topic
         self._unacknowledged[topic] += nbytes
-        window = FAST_WINDOW_NBYTES if topic in FAST_TOPICS else BULK_WINDOW_NBYTES
-        if self._unacknowledged[topic] < window // 4:
+        if self._unacknowledged[topic] < _window(topic) // 4:
             self._acknowledge_soon()
             return
         self._unacknowledged[topic] = 0
@@ -177,6 +198,10 @@ class ResumingCarrier(SealedCarrier):
         """Take in a control frame, in the thread that reads the way: nobody has to wait for it."""
         if self._session is None:
             return
+        with self._takes_control:
+            self._take_control(frame)
+
+    def _take_control(self, frame: bytes) -> None:
         try:
             header = self._parsed(frame)
             if header.channel != self._control_opener.channel or header.sequence < self._control_expected:
@@ -187,10 +212,12 @@ class ResumingCarrier(SealedCarrier):
             return
         self._control_expected = header.sequence + 1
         for topic, number in zip(Topic, numbers, strict=True):
-            if kind == _RESUME and self._outgoing[topic].go_back(number):
-                self._pump_soon(topic)
-            else:
+            if kind != _RESUME:
                 self._outgoing[topic].acknowledge(number)
+            elif self._outgoing[topic].go_back(number):
+                self._pump_soon(topic)
+        if kind == _RESUME:
+            self._acknowledge_soon()
 
     def _on_bye(self, header: Header, frame: Frame) -> None:
         try:
@@ -236,7 +263,7 @@ class ResumingCarrier(SealedCarrier):
         while True:
             with self._duty:
                 while not self._over and not self._to_pump:
-                    due = min((at for at in (self._ack_at, self._ask_at) if at is not None), default=None)
+                    due = min(self._due(), default=None)
                     left_s = None if due is None else due - time.monotonic()
                     if left_s is not None and left_s <= 0:
                         break
@@ -251,42 +278,60 @@ class ResumingCarrier(SealedCarrier):
                     self._ask_at, self._asked_at = None, now
                 if asks or acknowledges:
                     self._ack_at = None
-            with _ignored():
-                if asks or acknowledges:
+            if asks or acknowledges:
+                with _ignored():
                     self._control(_RESUME if asks else _ACK)
-                for topic in topics:
-                    self._outgoing[topic].pump(IDLE_S)
+            for topic, outgoing in self._outgoing.items():
+                if (at := outgoing.owed_at) is not None and at <= now and outgoing.go_back(outgoing.first):
+                    topics.add(topic)
+            for topic in topics:
+                with _ignored():
+                    if self._outgoing[topic].pump(ACK_S):
+                        self._pump_soon(topic)
+
+    def _due(self) -> Iterable[float]:
+        """The times at which something is to be done."""
+        times = [self._ack_at, self._ask_at, *(outgoing.owed_at for outgoing in self._outgoing.values())]
+        return (at for at in times if at is not None)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def close(self, *, linger_s: float = 0.0) -> None:
-        """Say goodbye and close the way.
+        """Say goodbye and close the way. Safe to call twice.
 
-        For `linger_s` it first waits until the peer has all that was sent, and then, for a few seconds, for the peer's
-        own goodbye, so that either may lose the way at the very end. Raises `CarrierTimeoutError` where the peer did
-        not get everything.
+        For `linger_s` it first waits until the peer has all that was sent, or takes no more, and then, for a few
+        seconds, for the peer's own goodbye, so that either may lose the way at the very end. Raises
+        `CarrierTimeoutError` where the peer has not said so.
         """
-        if self._session is None:
-            self._way.close()
-            return
-        deadline = time.monotonic() + linger_s
-        arrived = all(one.wait_until_arrived(max(0.0, deadline - time.monotonic())) for one in self._outgoing.values())
-        late = self._lossy.trouble
-        with _ignored():
-            self._way.send(None, [self._bye()], ASK_S, _nothing)
+        with self._duty:
+            if self._closing:
+                return
+            self._closing = True
+        arrived, late = True, ""
+        if self._session is not None:
+            deadline = time.monotonic() + linger_s
+            arrived = self._see(self._all_has_arrived, deadline)
+            late = self._lossy.trouble
+            with _ignored():
+                self._goodbye = self._bye()
+                self._way.send(None, [self._goodbye], ASK_S, _nothing)
             if linger_s and arrived:
-                self._await_goodbye(time.monotonic() + min(linger_s, GOODBYE_S))
+                self._see(lambda: self._peer_ends is not None, time.monotonic() + min(linger_s, GOODBYE_S))
         with self._duty:
             self._over = True
             self._duty.notify()
         for outgoing in self._outgoing.values():
             outgoing.end_here()
-        self._minder.join(timeout=ASK_S)
         self._way.close()
+        if self._minder.ident is not None:
+            self._minder.join(timeout=1)
         if self.refused:
             _log.warning("frames from %s that were not accepted: %s", self.peer, dict(self.refused))
         if linger_s and not arrived:
             raise CarrierTimeoutError(late)
+
+    def _all_has_arrived(self) -> bool:
+        return all(outgoing.wait_until_arrived(0.0) for outgoing in self._outgoing.values())
 
     def _bye(self) -> bytes:
         expected = {incoming.topic: incoming.expected for incoming in self._incoming.values()}
@@ -294,14 +339,27 @@ class ResumingCarrier(SealedCarrier):
         header = Header(Kind.BYE, self.peer, self.me, self._bye_sealer.channel, 0)
         return self._bye_sealer.seal(0, _BYE.pack(*ends, *(expected[topic] for topic in Topic)), header.pack())
 
-    def _await_goodbye(self, deadline: float) -> None:
-        while self._peer_ends is None and (left_s := deadline - time.monotonic()) > 0:
+    def _see(self, done: Callable[[], bool], deadline: float) -> bool:
+        """Wait until something is done, still answering the peer; whether it is."""
+        while not done():
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return False
             try:
-                frame = self._way.receive(left_s)
+                # In short steps: it may be another thread, in `receive`, that gets the frame which ends this.
+                frame = self._way.receive(min(left_s, LOOK_S))
+                self._quiet_since = time.monotonic()
+                with self._taking:
+                    self._take(frame)
             except CarrierTimeoutError:
-                return
-            with self._taking:
-                self._take(frame)
+                self._is_quiet()
+            except CarrierClosedError:
+                return done()
+        return True
+
+
+def _window(topic: Topic) -> int:
+    return FAST_WINDOW_NBYTES if topic in FAST_TOPICS else BULK_WINDOW_NBYTES
 
 
 def _ignored() -> AbstractContextManager[None]:

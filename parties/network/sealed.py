@@ -84,9 +84,11 @@ class Incoming:
         """
         nbytes = len(frame) - HEADER_NBYTES - TAG_NBYTES
         first, last = bool(header.flags & FIRST), bool(header.flags & LAST)
-        end = (0 if first else self._filled) + nbytes
+        filled = 0 if first else self._filled
+        end = filled + nbytes
         size = header.total if self._message is None else len(self._message)
-        if first != (self._message is None) or header.total != size or end > size or last != (end == size):
+        due = min(size - filled, MAX_PIECE_NBYTES)  # as `pieces` cuts: nobody can send empty ones for ever
+        if first != (self._message is None) or header.total != size or nbytes != due or last != (end == size):
             self.opener.open(header.sequence, frame)
             raise MalformedMessageError("pieces of a message")
         if first and last:
@@ -102,7 +104,7 @@ class Incoming:
             self._message[:nbytes] = plain
         else:
             assert self._message is not None
-            self.opener.open_into(header.sequence, frame, memoryview(self._message)[self._filled : end])
+            self.opener.open_into(header.sequence, frame, memoryview(self._message)[filled:end])
         self.expected += 1
         self._filled = end
         if not last:
@@ -125,6 +127,7 @@ class SealedCarrier:
         self.refused: Counter[str] = Counter()  # frames that were not accepted, by the reason
         self._way, self._handshake = way, handshake
         self._meeting = threading.Lock()
+        self._has_greeted = False
         self._session: Session | None = None
         self._incoming: dict[bytes, Incoming] = {}
         self._taking = threading.Lock()
@@ -135,11 +138,12 @@ class SealedCarrier:
         """The session; made first, if there is none yet."""
         if self._session is not None:
             return self._session
-        if not self._meeting.acquire(timeout=timeout_s):
+        deadline = time.monotonic() + timeout_s
+        if not self._meeting.acquire(timeout=max(0.0, timeout_s)):
             raise CarrierTimeoutError
         try:
             if self._session is None:
-                session = self._shake_hands(time.monotonic() + timeout_s)
+                session = self._shake_hands(deadline)
                 self._begin(session)
                 self._session = session
             return self._session
@@ -147,7 +151,9 @@ class SealedCarrier:
             self._meeting.release()
 
     def _shake_hands(self, deadline: float) -> Session:
-        self._send_plain(Kind.HELLO, self._handshake.hello)
+        if not self._has_greeted or self.retry_s is not None:
+            self._send_plain(Kind.HELLO, self._handshake.hello)
+            self._has_greeted = True  # on a way that keeps it, a second one would come where a message is due
         sent = time.monotonic()
         while (session := self._handshake.session) is None:
             left_s = deadline - time.monotonic()
@@ -157,6 +163,8 @@ class SealedCarrier:
             except CarrierTimeoutError:
                 if time.monotonic() >= deadline:
                     raise
+            if time.monotonic() >= deadline and self._handshake.session is None:  # much came, and nothing of the peer
+                raise CarrierTimeoutError
             if self.retry_s is not None and time.monotonic() - sent > self.retry_s:
                 self._send_plain(Kind.HELLO, self._handshake.hello)
                 sent = time.monotonic()
@@ -235,6 +243,8 @@ class SealedCarrier:
                 message = self._take(frame)
             if message is not None:
                 return message
+            if time.monotonic() >= deadline:  # frames come without an end, and make no message
+                raise CarrierTimeoutError
 
     def _next_frame(self, deadline: float) -> Frame:
         return self._way.receive(deadline - time.monotonic())

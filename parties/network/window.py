@@ -32,7 +32,8 @@ class Outgoing:
         self._writing = threading.Lock()
         self._changed = threading.Condition()
         self._gone = False
-        self._went_back = (-1, 0.0)
+        self._went_back = (-1, 0.0)  # to which frame, and when
+        self._owed_at: float | None = None
 
     def push(self, nbytes: int, seal: Callable[[], bytes], timeout_s: float, on_blocked: Callable[[], None]) -> None:
         """Send the next frame, which `seal` makes, once there is room for its `nbytes`.
@@ -47,7 +48,8 @@ class Outgoing:
                 self._frames.append(frame)
                 self._nbytes += len(frame)
                 self.end += 1
-            self._pump(timeout_s, on_blocked)
+            while self._write_next(timeout_s, on_blocked):
+                pass
 
     def _wait_for_room(self, nbytes: int, timeout_s: float, on_blocked: Callable[[], None]) -> None:
         with self._changed:
@@ -59,26 +61,37 @@ class Outgoing:
             if self._gone:
                 raise CarrierClosedError
 
-    def pump(self, timeout_s: float) -> None:
-        """Write what is due."""
-        with self._writing:
-            self._pump(timeout_s, lambda: None)
+    def pump(self, timeout_s: float) -> bool:
+        """Write what is due, for about `timeout_s`; whether more may be due, as when another thread writes."""
+        until = time.monotonic() + timeout_s
+        if not self._writing.acquire(timeout=timeout_s):
+            return True
+        try:
+            while self._write_next(timeout_s, lambda: None):
+                if time.monotonic() >= until:
+                    return True
+            return False
+        except CarrierTimeoutError:
+            return True
+        finally:
+            self._writing.release()
 
-    def _pump(self, timeout_s: float, on_blocked: Callable[[], None]) -> None:
-        while True:
+    def _write_next(self, timeout_s: float, on_blocked: Callable[[], None]) -> bool:
+        """Write the next frame that is due; False if there was none. The caller holds `_writing`."""
+        with self._changed:
+            self._cursor = max(self._cursor, self.first)
+            if self._cursor == self.end:
+                return False
+            number = self._cursor
+            frame = self._frames[number - self.first]
+            self._cursor += 1
+        try:
+            self._write(frame, timeout_s, on_blocked)
+        except CarrierTimeoutError:
             with self._changed:
-                self._cursor = max(self._cursor, self.first)
-                if self._cursor == self.end:
-                    return
-                number = self._cursor
-                frame = self._frames[number - self.first]
-                self._cursor += 1
-            try:
-                self._write(frame, timeout_s, on_blocked)
-            except CarrierTimeoutError:
-                with self._changed:
-                    self._cursor = min(self._cursor, number)
-                raise
+                self._cursor = min(self._cursor, number)
+            raise
+        return True
 
     def acknowledge(self, number: int) -> None:
         """Forget the frames before `number`: the peer has them. A number that was not sent yet says nothing."""
@@ -91,15 +104,23 @@ class Outgoing:
             self._changed.notify_all()
 
     def go_back(self, number: int) -> bool:
-        """The peer asks for all from `number` on; whether that is now due."""
+        """The peer asks for all from `number` on; whether anything is now due."""
         self.acknowledge(number)
         with self._changed:
             last, at = self._went_back
             now = time.monotonic()
-            if not self.first <= number < self._cursor or (number == last and now - at < AGAIN_S):
-                return False
-            self._went_back, self._cursor = (number, now), number
-            return True
+            if self.first <= number < self._cursor:
+                if number == last and now - at < AGAIN_S:
+                    self._owed_at = at + AGAIN_S
+                else:
+                    self._went_back, self._cursor, self._owed_at = (number, now), number, None
+            return self._cursor < self.end
+
+    @property
+    def owed_at(self) -> float | None:
+        """When to go back to `first`, since the peer asked for it a second time and it has not come since."""
+        with self._changed:
+            return self._owed_at if self._went_back[0] == self.first < self.end else None
 
     def rewind(self) -> bool:
         """All that is kept may have been lost; whether anything is now due."""
