@@ -15,18 +15,12 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from ..parties.errors import InputError, InternalError, IsthmusError
-from . import running, terminal
+from . import cli_consortium, cli_starts, running, terminal
+from .cli_exchange import exchange
+from .options import Flag, Homes, Json, Runs
 
 if TYPE_CHECKING:
     from .jobs import Job
-
-Homes = Annotated[
-    Path, Parameter(name="--homes", env_var="ISTHMUS_HOMES", help="Folder with one home a party.", show_default=True)
-]
-Runs = Annotated[
-    Path, Parameter(name="--runs", env_var="ISTHMUS_RUNS", help="Folder for runs and reports.", show_default=True)
-]
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the same facts as JSON.")]
 
 app = App(
     name="isthmus",
@@ -36,7 +30,10 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` says what to do next
 )
 audit = App(name="audit", help="What left a party: its ledger.")
-app.command(audit)
+for group in (audit, cli_consortium.init, cli_consortium.consortium, exchange):
+    app.command(group)
+for command in (cli_starts.sign, cli_starts.approve, cli_starts.pause):
+    app.command(command)
 
 
 @app.command
@@ -90,8 +87,8 @@ def run(
     *,
     homes: Homes = Path("homes"),
     runs: Runs = Path("runs"),
-    fresh: Annotated[bool, Parameter(negative="")] = False,
-    baselines: Annotated[bool, Parameter(negative="")] = False,
+    fresh: Flag = False,
+    baselines: Flag = False,
     json: Json = False,
 ) -> None:
     """Run a job: every party a process of its own on this machine.
@@ -108,12 +105,12 @@ def run(
         Simulations only, vertical jobs: also train what each party could do alone, and pooled. Every policy must
         allow it.
     """
-    from .jobs import load_job
+    from .signed import read_job_file
 
-    loaded = load_job(job)
+    loaded, start = read_job_file(job)
     if baselines and loaded.kind != "vertical":
         raise InputError("job.invalid", problem="only a vertical job has baselines", where="--baselines")
-    running.run_and_show(loaded, homes=homes, runs=runs, fresh=fresh, baselines=baselines, json=json)
+    running.run_and_show(loaded, homes=homes, runs=runs, fresh=fresh, baselines=baselines, json=json, start=start)
 
 
 @app.command
@@ -128,9 +125,47 @@ def check(job: Path, *, homes: Homes = Path("homes"), runs: Runs = Path("runs"),
         The job file.
     """
     from .check import check_job
-    from .jobs import load_job
+    from .signed import read_job_file
 
-    terminal.show_check(check_job(load_job(job).completed(runs), homes), homes, json=json)
+    terminal.show_check(check_job(read_job_file(job)[0].completed(runs), homes), homes, json=json)
+
+
+@app.command
+def join(
+    job: Path,
+    *,
+    as_: Annotated[str, Parameter(name="--as")],
+    homes: Homes = Path("homes"),
+    run: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    fresh: Flag = False,
+    timeout: Annotated[float, Parameter(validator=Number(gt=0))] = 60.0,
+    json: Json = False,
+) -> None:
+    """Take part in a job as one member, on this machine; the others do so on theirs. They meet at the exchange.
+
+    The home belongs to a consortium (`isthmus consortium accept`), the job is signed (`isthmus sign`), and every member
+    is given the same signed file.
+
+    Example: isthmus join job.signed.yaml --as lab
+
+    Parameters
+    ----------
+    job
+        The signed job file.
+    as_
+        The member whose home is here.
+    run
+        Which run of this job it is: the same number at every member. A run that was stopped goes on.
+    fresh
+        Start over, even if an earlier attempt can be resumed; all members have to say so.
+    timeout
+        Seconds to wait for a peer, or for the exchange, before giving up.
+    """
+    from .joining import join_and_show
+    from .signed import read_job_file
+
+    loaded, start = read_job_file(job)
+    join_and_show(loaded, start, as_, homes=homes, number=run, fresh=fresh, timeout_s=timeout, json=json)
 
 
 @app.command

@@ -13,19 +13,15 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from ..parties.errors import InputError
+from .options import Flag, Homes, Json
 from .terminal import console, named_home
 
 if TYPE_CHECKING:
     from ..parties.approvals import Request
 
-Homes = Annotated[
-    Path, Parameter(name="--homes", env_var="ISTHMUS_HOMES", help="Folder with one home a party.", show_default=True)
-]
 RunsFolder = Annotated[
     Path, Parameter(name="--runs-folder", env_var="ISTHMUS_RUNS", help="Folder with the finished runs.")
 ]
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the same facts as JSON.")]
-Flag = Annotated[bool, Parameter(negative="")]
 
 
 def sign(

@@ -22,6 +22,7 @@ from prefect.cache_policies import NO_CACHE
 
 from ..parties.errors import InputError, IsthmusError
 from ..parties.events import Fingerprint, Finished, Phase, Progress, PublicEvent
+from ..parties.starts import Start
 from .jobs import Job
 from .journal import Journal, Listener
 from .kinds.aligned import ALIGN_PHASES
@@ -39,6 +40,7 @@ from .runs import OpenRun, Status, open_run
 HOMES_VARIABLE, RUNS_VARIABLE = "ISTHMUS_HOMES", "ISTHMUS_RUNS"
 PROGRESS_EVERY_S = 1.0
 LISTENERS: ContextVar[tuple[Listener, ...]] = ContextVar("isthmus_listeners", default=())
+START: ContextVar[Start | None] = ContextVar("isthmus_start", default=None)  # who has signed the job
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ async def _attempt(
         error: IsthmusError | None = None
         try:
             async with _progress_artifacts(job, journal):
-                async with Here(job, homes, run.name, journal, fresh=fresh) as here:
+                async with Here(job, homes, run.name, journal, fresh=fresh, start=START.get()) as here:
                     HERE.set(here)
                     names = [phase.value for phase in phases]
                     await together(job, lambda member: party_flow(job, member, names))

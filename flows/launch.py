@@ -1,4 +1,4 @@
-"""Start the vaults of a job as processes on this machine, each with its own home, joined by socket pairs.
+"""Start the vaults of a job as processes: all of them on this machine, joined by socket pairs, or one of them alone.
 
 This module knows no Prefect: `run_here` runs a whole job without it, for tests and benchmarks; the flows in `party` and
 `coordinate` use the same `Here`.
@@ -23,6 +23,7 @@ from ..parties.events import Failed, Finished, Phase, parse
 from ..parties.home import find_home
 from ..parties.network.channel import TIMEOUT_S
 from ..parties.network.local import socket_pair
+from ..parties.starts import Start
 from .jobs import Job
 from .journal import Journal
 
@@ -41,8 +42,18 @@ class Vault:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
-    async def start(self, home: Path, ends: dict[str, socket.socket], run: str, fresh: bool, timeout_s: float) -> None:
-        """Start the process and tell it which job it is for."""
+    async def start(
+        self,
+        home: Path,
+        ends: dict[str, socket.socket] | None,
+        run: str,
+        *,
+        fresh: bool,
+        timeout_s: float,
+        start: Start | None,
+    ) -> None:
+        """Start the process and tell it which job it is for. Without `ends` it meets its peers at an exchange."""
+        by_exchange, ends = ends is None, ends or {}
         ours, theirs = socket_pair()
         passed = [theirs.fileno(), *(end.fileno() for end in ends.values())]
         peers = [word for peer, end in ends.items() for word in ("--peer", f"{peer}={end.fileno()}")]
@@ -72,7 +83,9 @@ class Vault:
         for end in ends.values():
             end.close()
         self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=LINE_NBYTES)
-        await self._say({"job": self._job.canonical(), "run": run, "fresh": fresh, "timeout_s": timeout_s})
+        opening = {"job": self._job.canonical(), "run": run, "fresh": fresh, "timeout_s": timeout_s}
+        signed = start.model_dump(mode="json") if start else None
+        await self._say({**opening, "start": signed, "by_exchange": by_exchange})
 
     async def phase(self, phase: Phase) -> None:
         """Have one phase done; its events go into the journal.
@@ -134,8 +147,10 @@ class Here:
         *,
         fresh: bool = False,
         timeout_s: float = TIMEOUT_S,
+        start: Start | None = None,
     ) -> None:
         self.job, self.journal = job, journal
+        self._start = start
         self._folders = {member: find_home(homes, member) for member in job.members}
         self._run, self._fresh, self._timeout_s = run, fresh, timeout_s
         self._ends: dict[str, dict[str, socket.socket]] = {member: {} for member in job.members}
@@ -150,7 +165,14 @@ class Here:
     async def start(self, party: str) -> Vault:
         """Start one party's vault."""
         vault = self.vaults[party]
-        await vault.start(self._folders[party], self._ends.pop(party), self._run, self._fresh, self._timeout_s)
+        await vault.start(
+            self._folders[party],
+            self._ends.pop(party),
+            self._run,
+            fresh=self._fresh,
+            timeout_s=self._timeout_s,
+            start=self._start,
+        )
         return vault
 
     async def __aexit__(self, *_: object) -> None:
@@ -206,10 +228,11 @@ async def run_here(
     fresh: bool = False,
     journal: Journal | None = None,
     timeout_s: float = TIMEOUT_S,
+    start: Start | None = None,
 ) -> Journal:
     """Run a job with real vault processes and without Prefect; returns its journal."""
     journal = journal or Journal(run)
-    async with Here(job, homes, run, journal, fresh=fresh, timeout_s=timeout_s) as here:
+    async with Here(job, homes, run, journal, fresh=fresh, timeout_s=timeout_s, start=start) as here:
 
         async def one(party: str) -> None:
             vault = await here.start(party)
@@ -218,6 +241,26 @@ async def run_here(
 
         await together(job, one)
     return journal
+
+
+async def join(
+    job: Job,
+    home: Path,
+    run: str,
+    journal: Journal,
+    *,
+    fresh: bool = False,
+    timeout_s: float = TIMEOUT_S,
+    start: Start | None = None,
+) -> None:
+    """One member's side of a job whose other members are on other machines: they meet at an exchange."""
+    vault = Vault(home.name, job, journal)
+    try:
+        await vault.start(home, None, run, fresh=fresh, timeout_s=timeout_s, start=start)
+        for phase in job.phases:
+            await vault.phase(phase)
+    finally:
+        await vault.stop()
 
 
 def says_less(error: BaseException) -> int:

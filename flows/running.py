@@ -20,6 +20,7 @@ from ..parties.errors import InputError
 from .terminal import console, named_home, size_text
 
 if TYPE_CHECKING:
+    from ..parties.starts import Start
     from .embedded import EmbeddedServer
     from .jobs import Job
 
@@ -66,6 +67,7 @@ def run_and_show(
     baselines: bool = False,
     json: bool = False,
     demo: bool = False,
+    start: Start | None = None,
 ) -> None:
     """Run a job through Prefect, draw while it runs, print its result."""
     from .screen import Screen
@@ -84,6 +86,7 @@ def run_and_show(
             if server is not None:
                 server.wait()
         coordinate.LISTENERS.set((screen,))
+        coordinate.START.set(start)
         with screen.showing():
             options = {"baselines": True} if baselines else {}
             model = asyncio.run(coordinate.flow_of(job.kind)(job, fresh=fresh, **options))

@@ -9,7 +9,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column as RichColumn
 
-from ..parties.events import Chosen, Count, Difference, Failed, Finished, Metric, Phase, PublicEvent, Resumed, Round
+from ..parties.events import (
+    Chosen,
+    Count,
+    Difference,
+    Failed,
+    Finished,
+    Metric,
+    Phase,
+    PublicEvent,
+    Reachable,
+    Resumed,
+    Round,
+)
 from ..parties.events import Progress as Step
 from .jobs import Job
 from .kinds.horizontal.job import HorizontalJob
@@ -23,9 +35,11 @@ _DONE, _GONE = "[green]✓[/]", "[red]✗[/]"
 class Screen:
     """A listener of the journal that draws."""
 
-    def __init__(self, console: Console, job: Job, *, baselines: bool = False) -> None:
+    def __init__(
+        self, console: Console, job: Job, *, baselines: bool = False, members: tuple[str, ...] | None = None
+    ) -> None:
         self._console, self._job = console, job
-        self._parties = job.members
+        self._parties = members or job.members  # those that are heard here
         self._units = {**job.units, Phase.COMPARE: "model"}
         self._score = MAIN[job.task][1] if isinstance(job, HorizontalJob) else "AUC"
         compared = (Phase.COMPARE,) if baselines else ()
@@ -44,6 +58,7 @@ class Screen:
         self._notes: dict[Phase, dict[str, str]] = {phase: {} for phase in Phase}
         self._ended: dict[Phase, dict[str, str]] = {phase: {} for phase in Phase}  # and how, by party
         self._printed: set[Phase] = set()
+        self._away = False
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -79,6 +94,12 @@ class Screen:
             case Resumed(epoch=int(done)) | Resumed(round=int(done)) | Resumed(model=int(done)):
                 unit = self._units.get(event.phase, "part")
                 self._note(event.phase, "resumed", f"resumed after {unit} {done}")
+            case Reachable(up=up):
+                if not up:
+                    self._console.print(f"  {party} cannot reach the exchange, and keeps trying")
+                elif self._away:
+                    self._console.print(f"  {party} has reached the exchange")
+                self._away = not up
             case Finished() if event.phase in self._shown:
                 self._end(party, event.phase, _DONE)
             case Failed() if event.phase in self._shown:

@@ -20,15 +20,18 @@ CATALOGUE: dict[str, Words] = {
     "job.missing": Words("there is no job file '{file}'", "check the path; `isthmus demo` makes an example"),
     "job.not_yaml": Words("the job file is not YAML (line {line})", "mend the line; `isthmus schema` helps an editor"),
     "job.invalid": Words("{problem}", "see `isthmus schema` for the fields of a job"),
+    "job.member_unknown": Words("'{party}' takes no part in this job", "name one of its members with --as"),
     "job.party_unknown": Words("there is no home of '{party}' here", "make its home, or name the folder with --homes"),
     "job.not_agreed": Words(
         "{party} and {peer} were given different jobs: '{field}' differs", "give every party the same job file"
     ),
     "job.version_differs": Words(
-        "{party} and {peer} speak different versions of the protocol", "compare `isthmus --version` and install the same"
+        "{party} and {peer} speak different versions of the protocol",
+        "compare `isthmus --version`, and install the same",
     ),
     "job.start_differs": Words(
-        "{party} and {peer} were given different signatures under the same job", "give every member the same signed file"
+        "{party} and {peer} were given different signatures under the same job",
+        "give every member the same signed file",
     ),
     "run.unknown": Words("there is no run '{run}'", "`isthmus runs` lists them"),
     "run.realigned": Words("the shared patients are no longer those that were aligned", "align again, then train"),

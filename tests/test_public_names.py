@@ -79,7 +79,30 @@ PUBLIC = {
         "vertical",
     ],
 }
-COMMANDS = ["audit show", "audit verify", "check", "demo", "keys", "run", "runs", "schema", "serve"]
+COMMANDS = [
+    "approve",
+    "audit show",
+    "audit verify",
+    "check",
+    "consortium accept",
+    "consortium add",
+    "consortium revoke",
+    "consortium sign",
+    "consortium verify",
+    "demo",
+    "exchange start",
+    "init coordinator",
+    "init exchange",
+    "init party",
+    "join",
+    "keys",
+    "pause",
+    "run",
+    "runs",
+    "schema",
+    "serve",
+    "sign",
+]
 
 
 def _commands(group: App, *before: str) -> Iterator[tuple[str, App]]:
