@@ -132,6 +132,7 @@ policy:                             # what is not allowed here is refused
   kinds: [$kind]
   purposes: [mortality risk at admission]
   peers: [insurer]
+  starts: {insurer: {$kind: 20 per day}}  # in a consortium: whose signature starts which jobs, and how often
   release:
     results:
       columns: [meanbp, wblc, hrt, resp, temp, pafi, alb, bili, crea, sod, ph, glucose, bun, urine, scoma]
@@ -157,6 +158,7 @@ policy:                             # what is not allowed here is refused
   kinds: [vertical, transfer]
   purposes: [mortality risk at admission]
   peers: [lab, clinic]
+  starts: {insurer: {vertical: 20 per day, transfer: 20 per day}}  # in a consortium: whose signature starts which jobs
   max_embedding: 32                       # numbers that may tell a clinic of each shared patient; 1 is a score
   release:
     members:

@@ -179,6 +179,9 @@ policy:                             # what is not allowed here is refused
   kinds: [horizontal, statistics, finetune]
   purposes: [mortality risk at admission, overview of admissions]
   peers: [$peers]
+  starts:                           # in a consortium: whose signature starts which jobs, and how often
+    coordinator: {horizontal: 20 per day, statistics: 20 per day}
+    $name: {finetune: 20 per day}
   release:
     admissions:                     # race, income and edu are in the table and are not released
       columns: [age, sex, dzclass, dzgroup, ca, num_co, diabetes, dementia, scoma, meanbp, hrt, resp, temp, pafi, wblc,
@@ -206,6 +209,7 @@ policy:                             # what is not allowed here is refused
   kinds: [horizontal, statistics]
   purposes: [mortality risk at admission, overview of admissions]
   peers: [$peers]
+  starts: {coordinator: {horizontal: 20 per day, statistics: 20 per day}}  # in a consortium: whose signature, how often
   max_rounds: 100
   publish: [counts, metrics, curves]      # what the Prefect server and the report may be told
 
