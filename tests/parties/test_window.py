@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -15,6 +14,8 @@ from hypothesis import strategies as st
 from isthmus.parties.network import window as module
 from isthmus.parties.network.channel import CarrierClosedError, CarrierTimeoutError
 from isthmus.parties.network.window import Outgoing
+
+from .ways import Beside, until
 
 
 class Sender:
@@ -44,34 +45,6 @@ class Sender:
 @pytest.fixture
 def sender() -> Sender:
     return Sender()
-
-
-@contextmanager
-def beside(call: Callable[[], None]) -> Iterator[list[BaseException | None]]:
-    """Run something in a thread; what it raised, or None, is there after the block."""
-    outcome: list[BaseException | None] = []
-
-    def run() -> None:
-        try:
-            call()
-            outcome.append(None)
-        except Exception as failure:
-            outcome.append(failure)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield outcome
-    finally:
-        thread.join(10)
-        assert not thread.is_alive()
-
-
-def _until(is_so: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < limit
-        time.sleep(0.001)
 
 
 def test_frames_are_written_at_once_and_kept_until_the_peer_has_them(sender: Sender) -> None:
@@ -116,33 +89,33 @@ def test_a_frame_is_sealed_only_once_there_is_room(sender: Sender) -> None:
 
 def test_an_acknowledgement_wakes_up_whoever_waits_for_room(sender: Sender) -> None:
     sender.push(b"0123456789")
-    with beside(lambda: sender.push(b"next", 10)) as outcome:
-        _until(lambda: sender.blocked == 1)
-        assert sender.written == [b"0123456789"]
-        sender.window.acknowledge(1)
-    assert outcome == [None]
+    pushing = Beside(sender.push, b"next", 10)
+    until(lambda: sender.blocked == 1)
+    assert sender.written == [b"0123456789"]
+    sender.window.acknowledge(1)
+    pushing.result()
     assert sender.written == [b"0123456789", b"next"]
 
 
 def test_the_deadline_counts_from_the_last_acknowledgement(sender: Sender) -> None:
     for _ in range(10):
         sender.push(b"x")
-    with beside(lambda: sender.push(b"0123456789", 0.3)) as outcome:  # needs all ten to be acknowledged
-        for number in range(1, 11):
-            time.sleep(0.1)  # together far beyond the deadline
-            sender.window.acknowledge(number)
-    assert outcome == [None]
+    pushing = Beside(sender.push, b"0123456789", 0.4)  # needs all ten to be acknowledged
+    for number in range(1, 11):
+        time.sleep(0.06)  # together beyond the deadline
+        sender.window.acknowledge(number)
+    pushing.result()
     assert sender.blocked == 10  # said again after every step
 
 
 def test_who_waits_for_room_is_told_when_the_peer_takes_no_more(sender: Sender) -> None:
     sender.push(b"0123456789")
-    with beside(lambda: sender.push(b"next", 10)) as outcome:
-        _until(lambda: sender.blocked == 1)
-        sender.window.end_here()
-    (failure,) = outcome
-    assert isinstance(failure, CarrierClosedError)
-    assert failure.code == "peer.gone"
+    pushing = Beside(sender.push, b"next", 10)
+    until(lambda: sender.blocked == 1)
+    sender.window.end_here()
+    with pytest.raises(CarrierClosedError) as caught:
+        pushing.result()
+    assert caught.value.code == "peer.gone"
 
 
 def test_nothing_is_sent_to_a_peer_that_takes_no_more(sender: Sender) -> None:
@@ -279,11 +252,11 @@ def test_a_pump_does_not_wait_long_for_another_that_writes() -> None:
         assert leave.wait(10)
 
     window = Outgoing(write, 100, lambda: "peer.deadline")
-    with beside(lambda: window.push(1, lambda: b"a", 10, lambda: None)) as outcome:
-        assert entered.wait(10)
-        assert window.pump(0.01)  # it comes back, and says that more may be due
-        leave.set()
-    assert outcome == [None]
+    pushing = Beside(window.push, 1, lambda: b"a", 10, lambda: None)
+    assert entered.wait(10)
+    assert window.pump(0.01)  # it comes back, and says that more may be due
+    leave.set()
+    pushing.result()
     assert not window.pump(1.0)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import queue
 import secrets
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -98,6 +100,64 @@ def resuming_pair(left: Any, right: Any) -> tuple[ResumingCarrier, ResumingCarri
         ResumingCarrier(left, handshake("insurer", "lab"), me="insurer", peer="lab"),
         ResumingCarrier(right, handshake("lab", "insurer"), me="lab", peer="insurer"),
     )
+
+
+class Beside:
+    """Runs a call in a thread, at once: `result` waits for what it returned, or raises what it raised."""
+
+    def __init__(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self._outcome: list[Any] = []
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(call, args, kwargs), daemon=True)
+        self._thread.start()
+
+    def _run(self, call: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        try:
+            self._outcome.append(call(*args, **kwargs))
+        except Exception as failure:
+            self._failure = failure
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
+    def result(self) -> Any:
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "it hangs"
+        if self._failure is not None:
+            raise self._failure
+        return self._outcome[0]
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    limit = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < limit, "it did not come to be"
+        time.sleep(0.002)
+
+
+def nothing() -> None:
+    """For a send whose way is never full."""
+
+
+def say(carrier: SealedCarrier, text: bytes, topic: Topic = Topic.TRAIN, timeout_s: float = 5.0) -> None:
+    """Send a message of one buffer."""
+    carrier.send(topic, [text], timeout_s, nothing)
+
+
+def hear(carrier: SealedCarrier, timeout_s: float = 5.0) -> bytes:
+    """Receive a message."""
+    return bytes(carrier.receive(timeout_s))
+
+
+def acquaint(left: SealedCarrier, right: SealedCarrier) -> None:
+    """Make the session of two carriers, with a message each way."""
+    hearing = Beside(hear, right)
+    say(left, b"good day")
+    assert hearing.result() == b"good day"
+    say(right, b"to you, too")
+    assert hear(left) == b"to you, too"
 
 
 def noise(nbytes: int) -> bytes:
