@@ -5,11 +5,15 @@ STAMP := .venv/.stamp
 PACKAGES := isthmus.parties isthmus.psi isthmus.horizontal isthmus.vertical isthmus.transfer isthmus.flows
 
 .DEFAULT_GOAL := demo
-BENCHES := demo vertical psi heart horizontal byzantine secagg transfer
-.PHONY: demo test check format chaos $(addprefix bench-,$(BENCHES))
+BENCHES := demo vertical psi heart horizontal byzantine secagg transfer network
+.PHONY: demo demo-network test check format chaos chaos-network attack-network $(addprefix bench-,$(BENCHES))
 
 demo: $(STAMP)
 	$(BIN)/isthmus demo
+
+# Needs root: network namespaces. ROOTLESS=1 gives each party a loopback address instead.
+demo-network: $(STAMP)
+	$(BIN)/python tests/network/demo_network.py
 
 test: $(STAMP)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -25,12 +29,19 @@ format: $(STAMP)
 	$(BIN)/ruff format
 
 # QUICK=1 runs a short form; DATA=folder takes the data from there. Both reach the script through the environment.
-export QUICK DATA
+export QUICK DATA ROOTLESS
 $(addprefix bench-,$(BENCHES)): bench-%: $(STAMP)
 	$(BIN)/python tests/bench/bench_$*.py
 
 chaos: $(STAMP)
-	$(BIN)/pytest tests/chaos
+	$(BIN)/pytest tests/chaos --ignore tests/chaos/network
+
+chaos-network: $(STAMP)
+	$(BIN)/pytest tests/chaos/network
+
+# What was tried against the network, and how often it got through: 0.
+attack-network: $(STAMP)
+	$(BIN)/python tests/attack/attack_network.py
 
 # The stamp is written last and holds the folder it was made for. If it does not match (an install was cut short, the checkout was
 # moved) or the venv's Python no longer runs, .venv is made anew. If only pyproject.toml is newer, .venv is brought up to date.
