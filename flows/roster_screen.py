@@ -68,7 +68,9 @@ def print_roster(facts: dict[str, Any]) -> None:
     console.print(f"[bold]{facts['consortium']}[/]  version {facts['version']}, threshold {facts['threshold']}")
     console.print(f"  digest {facts['digest']}", soft_wrap=True)
     for name, entry in facts["exchanges"].items():
-        console.print(f"exchange {name}  {entry['address']}\n  certificate {entry['certificate']}", soft_wrap=True)
+        console.print(
+            f"exchange {name}  {escape(entry['address'])}\n  certificate {entry['certificate']}", soft_wrap=True
+        )
     colours = {"valid": "green", "revoked": "red", "expired": "yellow"}
     words = {"good": "signed", "wrong": "[red]a signature that is not its own[/]", "none": "not signed"}
     for name, entry in facts["members"].items():
@@ -89,7 +91,9 @@ def print_changes(before: Roster | None, differences: list[Change]) -> None:
         for field in dict.fromkeys([*olds, *news]):
             old, new = olds.get(field), news.get(field)
             if old != new:
-                console.print(f"    {field:<12}{' → '.join(text for text in (old, new) if text)}", soft_wrap=True)
+                console.print(
+                    f"    {field:<12}{escape(' → '.join(text for text in (old, new) if text))}", soft_wrap=True
+                )
 
 
 def print_missing(facts: dict[str, Any]) -> None:

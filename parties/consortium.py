@@ -65,7 +65,8 @@ class Consortium:
         if name is None and len(exchanges) == 1:
             return next(iter(exchanges.values()))
         if name is None or name not in exchanges:
-            raise InputError("roster.exchange_unknown", party=self.me, name=name or "")
+            name = name or "(no name given)"
+            raise InputError("roster.exchange_unknown", party=self.me, name=name, count=len(exchanges))
         return exchanges[name]
 
     def check_self(self, home: PartyHome, now: datetime | None = None) -> None:

@@ -41,7 +41,7 @@ from pydantic import (
 from .certificate import TLS_NAME, expires, fingerprint
 from .errors import InputError
 from .home import NAME_PATTERN
-from .identity import verify
+from .identity import is_everybodys, verify
 from .strict_yaml import read_part, write_whole, yaml_text
 
 TOLERANCE = timedelta(days=1)  # clocks differ; and `until` is a day, wherever in the world it ends
@@ -100,7 +100,14 @@ def _address(value: str) -> str:
     return value
 
 
+def _own_key(value: str) -> str:
+    if is_everybodys(bytes.fromhex(value)):
+        raise ValueError("anybody can sign under this key")
+    return value
+
+
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$"), AfterValidator(_own_key)]
 Certified = Annotated[str, AfterValidator(_pinnable)]
 Address = Annotated[str, AfterValidator(_address)]
 Day = Annotated[date, BeforeValidator(_day)]
@@ -117,7 +124,7 @@ class Member(Part):
     """What all others believe of one member. `key` is its Ed25519 key in hex, `certificate` its TLS certificate."""
 
     role: Literal["party", "coordinator"]
-    key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    key: Key
     certificate: Certified
     until: Day
     revoked: Moment | None = None
@@ -230,11 +237,6 @@ class Roster(Part):
     def revoked(self) -> frozenset[str]:
         """The names of revoked members."""
         return frozenset(name for name, member in self.members.items() if member.revoked is not None)
-
-    def admitted(self, now: datetime) -> tuple[dict[str, bytes], frozenset[str]]:
-        """For an exchange: the certificates (PEM) of members whose time is not over, and the names of the revoked."""
-        within = {name: member for name, member in self.members.items() if not member.expired(now)}
-        return {name: member.certificate.encode() for name, member in within.items()}, self.revoked
 
     def _check_signers(self, by: Roster) -> None:
         have, need = len(self.signers(by)), by.threshold

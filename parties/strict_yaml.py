@@ -70,6 +70,11 @@ def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # files written one after the other come to the disk in that order
+            finally:
+                os.close(folder)
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -164,6 +164,15 @@ def test_init_says_what_it_cannot_take(call: Commands) -> None:
     assert call.refused("init party lab").code == "roster.key_differs"
 
 
+def test_an_address_in_brackets_is_printed_as_it_is(call: Commands) -> None:
+    call("init party lab")
+    call("init exchange relay --address [fe80::1]:9443")
+    files = "homes/lab/lab.member.yaml exchange/relay.member.yaml"
+    assert "[fe80::1]:9443" in call(f"consortium add roster.yaml {files} --name hearts")
+    call("consortium sign roster.yaml lab")
+    assert "exchange relay  [fe80::1]:9443" in call("consortium verify roster.yaml")
+
+
 def test_a_line_feed_is_in_no_name() -> None:
     with pytest.raises(InputError):
         found_member("lab\n", "party", Path("homes"))

@@ -9,10 +9,11 @@ import threading
 import traceback
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from isthmus.parties.errors import InputError
 from isthmus.parties.home import PartyHome
-from isthmus.parties.identity import Identity, key_of, verify
+from isthmus.parties.identity import Identity, is_everybodys, key_of, verify
 
 
 def write_key(home: PartyHome, content: bytes, mode: int = 0o600) -> None:
@@ -57,6 +58,48 @@ def test_a_signature_is_good_for_its_message_and_its_key_alone(home: PartyHome) 
 @pytest.mark.parametrize(("public", "signature"), [(b"", bytes(64)), (bytes(31), bytes(64)), (bytes(32), b"")])
 def test_what_is_no_key_or_no_signature_verifies_nothing(public: bytes, signature: bytes) -> None:
     assert not verify(public, signature, b"a message")
+
+
+def test_a_key_under_which_anybody_can_sign_verifies_nothing() -> None:
+    everybodys = bytes([1, *bytes(31)])  # the neutral point: R = S·B is a signature of every message
+    forged = bytes([1, *bytes(31)]) + bytes(32)
+    Ed25519PublicKey.from_public_bytes(everybodys).verify(forged, b"any message")  # OpenSSL takes it
+    assert not verify(everybodys, forged, b"any message")
+
+
+def test_all_keys_of_small_order_are_known_whatever_their_sign() -> None:
+    """Points (x, y) of -x² + y² = 1 + d·x²·y² over p = 2^255 - 19: the multiples of one whose order is 8."""
+    p = 2**255 - 19
+    d = -121665 * pow(121666, -1, p) % p
+
+    def added(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+        (x, y), (u, v) = one, other
+        t = d * x * u * y * v % p
+        return (x * v + u * y) * pow(1 + t, -1, p) % p, (y * v + x * u) * pow(1 - t, -1, p) % p
+
+    # (√-1, 0) has order 4. A point of order 8 doubles to it or its negative: y² = -x² makes d·y⁴ + 2·y² - 1 = 0.
+    i = pow(2, (p - 1) // 4, p)
+    squares = [(-1 + sign * (_root(1 + d, p) or 0)) * pow(d, -1, p) % p for sign in (1, -1)]
+    y = next(root for root in (_root(square, p) for square in squares) if root)
+    points, point = set(), (0, 1)
+    for _ in range(8):
+        points.add(point)
+        point = added(point, (y * i % p, y))
+    assert (len(points), point) == (8, (0, 1))
+    encoded = {y + extra * p for _, y in points for extra in (0, 1) if y + extra * p < 2**255}
+    for y in encoded:
+        for sign in (0, 1 << 255):
+            assert is_everybodys((y | sign).to_bytes(32, "little"))
+    assert len(encoded) == 7
+    assert not is_everybodys(b"")
+
+
+def _root(square: int, p: int) -> int | None:
+    """A square root modulo p = 5 mod 8, if there is one."""
+    root = pow(square, (p + 3) // 8, p)
+    if (root * root - square) % p:
+        root = root * pow(2, (p - 1) // 4, p) % p
+    return root if (root * root - square) % p == 0 else None
 
 
 def test_all_who_make_the_key_at_once_get_the_same(home: PartyHome) -> None:

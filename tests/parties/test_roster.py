@@ -216,6 +216,7 @@ def members_with(**changes: Any) -> dict[str, Any]:
         ({"signatures": {"hub": "00"}}, "signatures.hub", "match"),
         (members_with(role="owner"), "members.hub.role", "party"),
         (members_with(key="00"), "members.hub.key", "match"),
+        (members_with(key="01" + "00" * 31), "members.hub.key", "anybody"),
         (members_with(key=member("alder")["key"]), "the whole file", "two members have the key"),
         (
             members_with(certificate=member("alder")["certificate"]),
