@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import re
 import socket
 import time
 from collections import Counter, deque
@@ -42,6 +43,7 @@ __all__ = ["METHOD", "SERVICE", "Admitted", "Exchange"]
 
 SERVICE, METHOD = "isthmus.Exchange", "Relay"
 _DESTINATION, _SOURCE = slice(8, 8 + NAME_NBYTES), slice(40, 40 + NAME_NBYTES)
+_ADDRESS = re.compile(r"([^:\[\]]+|\[[0-9a-fA-F:]+\]):([0-9]{1,5})")
 _FRAME_NBYTES = 128  # about what a frame costs beside its bytes: many small ones count too
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -97,13 +99,12 @@ class _Connection:
             self._wake_senders()
 
     def _wake_writer(self) -> None:
-        if self._more is not None:
+        if self._more is not None and not self._more.done():  # cancelled, when the loop ends
             self._more.set_result(None)
-            self._more = None
 
     def _wake_senders(self) -> None:
         if self._room_made is not None:
-            self._room_made.set_result(None)
+            self._room_made.set_result(None)  # nobody cancels it: senders wait beside it
             self._room_made = None
 
 
@@ -138,6 +139,9 @@ class Exchange:
 
     async def start(self) -> int:
         """Listen and serve; gives the port. Raises `InputError` ``exchange.port_taken`` and ``exchange.invalid``."""
+        address = _ADDRESS.fullmatch(self._listen)
+        if not address or int(address[2]) > 65535:  # gRPC would choose a port
+            raise _not_ours(self._listen)
         self._server = grpc.aio.server(options=server_options(self._connections_per_member))
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._relay)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
@@ -145,7 +149,9 @@ class Exchange:
         try:
             port = self._server.add_secure_port(self._listen, roots)
         except RuntimeError as failure:
-            raise _no_port(self._listen, str(failure)) from failure
+            taken = _is_taken(self._listen)
+            error = InputError("exchange.port_taken", address=self._listen) if taken else _not_ours(self._listen)
+            raise error from failure
         await self._server.start()
         self._follow()
         self._following = asyncio.create_task(self._keep_following())
@@ -200,7 +206,10 @@ class Exchange:
     def _accept(self, context: Context) -> _Connection:
         """Check certificate and metadata, and take the stream into the table; raises `RefusedError`."""
         (pem,) = context.auth_context()["x509_pem_cert"]
-        certificate = x509.load_pem_x509_certificate(pem)
+        try:
+            certificate = x509.load_pem_x509_certificate(pem)
+        except ValueError:  # TLS takes more than we do
+            raise denied("unknown") from None
         member = self._directory.member(certificate)
         said = introduction(context.invocation_metadata() or ())
         older = self._routes.get(said[:2], {}).get(padded(member))
@@ -311,17 +320,17 @@ class Exchange:
         return sum(connection.waiting_nbytes for connection in self._connections() if connection.lane == lane)
 
 
-def _no_port(listen: str, detail: str) -> InputError:
-    """The error of an address that gRPC could not listen on: taken by another process, or no address of ours."""
+def _is_taken(listen: str) -> bool:
+    """Whether another process listens at an address that gRPC could not listen at."""
     host, _, port = listen.rpartition(":")
+    family = socket.AF_INET6 if "[" in host else socket.AF_INET
     try:
-        with socket.create_server((host.strip("[]"), int(port)), reuse_port=False):
-            pass
+        socket.create_server((host.strip("[]"), int(port)), family=family).close()
     except OSError as failure:
-        if failure.errno == errno.EADDRINUSE:
-            return InputError("exchange.port_taken", address=listen, detail=detail)
-    except ValueError:  # no number, or none of a port
-        pass
-    return InputError(
-        "exchange.invalid", field="listen", problem=f"this machine cannot listen on '{listen}'", detail=detail
-    )
+        return failure.errno == errno.EADDRINUSE
+    return False
+
+
+def _not_ours(listen: str) -> InputError:
+    problem = f"this machine cannot listen at '{listen}'; it has to be HOST:PORT, such as 0.0.0.0:9443"
+    return InputError("exchange.invalid", field="listen", problem=problem)
