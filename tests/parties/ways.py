@@ -162,3 +162,26 @@ def acquaint(left: SealedCarrier, right: SealedCarrier) -> None:
 
 def noise(nbytes: int) -> bytes:
     return secrets.token_bytes(nbytes)
+
+
+def kinds(frames: Sequence[bytes], kind: Kind) -> list[Header]:
+    """The headers of those frames that are of a kind."""
+    return [parse(frame) for frame in frames if frame[1] == kind]
+
+
+def losing(*kinds_and_counts: tuple[Kind, int]) -> Meddle:
+    """Lose the first so many frames of each kind."""
+    left = dict(kinds_and_counts)
+
+    def meddle(header: Header, frame: bytes) -> list[bytes]:
+        if left.get(header.kind, 0) > 0:
+            left[header.kind] -= 1
+            return []
+        return [frame]
+
+    return meddle
+
+
+def untouched(header: Header, frame: bytes) -> list[bytes]:
+    """A way that nobody meddles with."""
+    return [frame]
