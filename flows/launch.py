@@ -269,7 +269,9 @@ def says_less(error: BaseException) -> int:
         return 0
     if isinstance(error, InternalError):
         return 1
-    return 4 if error.code.startswith("peer.") else 3 if isinstance(error, PeerFailure) else 2
+    if error.code in ("peer.gone", "peer.deadline"):
+        return 4
+    return 3 if isinstance(error, PeerFailure) and error.code != "peer.identity" else 2
 
 
 def _open_log(home: Path, run: str) -> int:

@@ -24,6 +24,9 @@ class Certificate(NamedTuple):
     certificate: bytes
     key: bytes
 
+    def __repr__(self) -> str:
+        return f"Certificate({fingerprint(self.certificate)!r})"  # a private key is for no log
+
 
 def make_certificate(days: int = 365, *, now: datetime | None = None) -> Certificate:
     """A fresh key and its certificate, valid from a day ago, for clocks that differ, and for `days`."""

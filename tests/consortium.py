@@ -29,7 +29,7 @@ def isthmus(*words: object) -> str:
     """One command, in this process; what it prints."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        app([str(word) for word in words], exit_on_error=False)
+        app([str(word) for word in words], exit_on_error=False, result_action="return_value")
     return out.getvalue()
 
 

@@ -27,6 +27,7 @@ from isthmus.flows.launch import run_here, says_less
 from isthmus.flows.publisher import Publisher
 from isthmus.parties.events import Failed, Phase, parse
 from isthmus.parties.network.local import socket_pair
+from isthmus.parties.starts import Start
 
 from .kept_open import kept_open
 
@@ -96,11 +97,12 @@ class World:
         fresh: bool = False,
         timeout_s: float = 30.0,
         leaves: dict[str, Phase] | None = None,
+        start: Start | None = None,
     ) -> Journal:
         """Run the job with every vault a thread of this process: the same code, without the seconds to start four.
 
-        `jobs` gives some members another job, and some break down when they should begin what `leaves` says. Raises
-        what explains a failure best, as a flow does.
+        `jobs` gives some members another job, and some break down when they should begin what `leaves` says. `start` is
+        a member's signature under the job. Raises what explains a failure best, as a flow does.
         """
         job, run = self.load_job(), run or self.name_of_run
         self.journal = journal = Journal(run)
@@ -116,7 +118,7 @@ class World:
                 commands.put(b"{}" if broken else json.dumps({"phase": phase}).encode())
             if Phase.CLOSE not in (phases or job.phases):
                 commands.put(b'{"phase": "close"}')
-            opening = vault.Open(job=mine.canonical(), run=run, fresh=fresh, timeout_s=timeout_s)
+            opening = vault.Open(job=mine.canonical(), run=run, fresh=fresh, timeout_s=timeout_s, start=start)
 
             def write(line: bytes) -> None:
                 journal.note(member, parse(line, job.aliases()))

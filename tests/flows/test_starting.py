@@ -1,0 +1,163 @@
+"""What stops a job in a consortium before anything leaves: who started it, who is in the roster, what others were given.
+
+The vaults are threads that speak over sockets; their homes belong to a consortium, so every rule of one holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isthmus.flows.signed import read_job_file
+from isthmus.parties.errors import InputError, IsthmusError, PeerFailure, PolicyRefusal
+from isthmus.parties.events import Fingerprint, Phase
+from isthmus.parties.home import PartyHome
+from isthmus.parties.ledger import Ledger
+from isthmus.parties.starts import Start
+
+from ..consortium import Consortium, isthmus
+
+
+@pytest.fixture
+def founded(world: Any) -> Consortium:
+    return Consortium(world.folder, world.job, starter="insurer")
+
+
+def _start(consortium: Consortium) -> Start:
+    _, start = read_job_file(consortium.signed)
+    assert start is not None
+    return start
+
+
+def _left(world: Any, member: str) -> set[str]:
+    """The topics of all that a member's ledger says has left."""
+    return {entry.topic.value for entry in Ledger(PartyHome(world.homes / member)).entries()}
+
+
+def _refused(world: Any, code: str, **options: Any) -> IsthmusError:
+    with pytest.raises(IsthmusError) as caught:
+        world.run_inside(timeout_s=5, **options)
+    assert caught.value.code == code, caught.value
+    return caught.value
+
+
+def test_a_job_that_a_member_may_start_runs(world: Any, founded: Consortium) -> None:
+    journal = world.run_inside(start=_start(founded))
+    assert {party for party, mark in journal.of(Fingerprint) if mark.name == "model"} == {"insurer", "lab"}
+
+
+def test_a_job_that_nobody_signed_does_not_begin(world: Any, founded: Consortium) -> None:
+    error = _refused(world, "job.unsigned")
+    assert isinstance(error, InputError)
+    assert _left(world, "lab") == _left(world, "insurer") == set()
+
+
+def test_a_signature_under_another_job_does_not_start_this_one(world: Any, founded: Consortium) -> None:
+    world.job["training"]["epochs"] = 3
+    _refused(world, "job.signature", start=_start(founded))
+    assert _left(world, "lab") == _left(world, "insurer") == set()
+
+
+def test_a_member_whom_one_policy_does_not_let_start_stops_all(world: Any, founded: Consortium) -> None:
+    world.edit_party("lab", lambda content: content["policy"].update(starts={"lab": {"vertical": "1 per day"}}))
+    error = _refused(world, "policy.start", start=_start(founded))
+    assert isinstance(error, PolicyRefusal)
+    assert "lab does not let insurer start 'vertical' jobs" in str(error)
+    assert _left(world, "lab") == set()
+
+
+def test_a_rate_is_kept_over_runs_and_a_run_that_resumes_is_not_counted(world: Any, founded: Consortium) -> None:
+    founded.allow_starts("lab", "1 per day")
+    start = _start(founded)
+    world.run_inside(start=start, phases=(Phase.AGREE, Phase.ALIGN))
+    world.run_inside(start=start)  # the same run goes on
+    _refused(world, "policy.start_rate", start=start, fresh=True)
+
+
+def test_a_kind_that_waits_for_a_person_begins_once_somebody_has_approved(world: Any, founded: Consortium) -> None:
+    world.edit_party("lab", lambda content: content["policy"].update(approve=["vertical"]))
+    start, digest = _start(founded), world.load_job().digest()
+    error = _refused(world, "policy.approval", start=start)
+    assert f"isthmus approve lab {digest}" in error.next  # the digest has come through the pipe
+    assert _left(world, "lab") == set()
+    assert digest[:12] in isthmus("approve", "lab", "--homes", world.homes)
+    isthmus("approve", "lab", digest[:12], "--yes", "--homes", world.homes)
+    world.run_inside(start=start)
+
+
+def test_a_revoked_member_is_not_spoken_to(world: Any, founded: Consortium) -> None:
+    isthmus("consortium", "revoke", founded.roster, "insurer", "--threshold", 1)
+    isthmus("consortium", "sign", founded.roster, "lab", "--homes", world.homes)
+    isthmus("consortium", "sign", founded.roster, "insurer", "--homes", world.homes)
+    isthmus("consortium", "accept", founded.roster, world.homes / "lab")
+    _refused(world, "roster.revoked", start=_start(founded))
+    assert _left(world, "lab") == set()
+
+
+def test_members_with_different_versions_of_the_roster_tell_each_other_so(
+    world: Any, founded: Consortium, tmp_path: Path
+) -> None:
+    isthmus("init", "party", "clinic", "--homes", tmp_path / "elsewhere")
+    isthmus("consortium", "add", founded.roster, tmp_path / "elsewhere" / "clinic" / "clinic.member.yaml")
+    for member in ("lab", "insurer"):
+        isthmus("consortium", "sign", founded.roster, member, "--homes", world.homes)
+    isthmus("consortium", "accept", founded.roster, world.homes / "lab")
+    error = _refused(world, "roster.differs", start=_start(founded))
+    assert "different versions of the roster" in str(error)
+    assert _left(world, "lab") == _left(world, "insurer") == {"agree"}
+
+
+def test_a_home_without_a_roster_gets_no_session_with_one_that_has(world: Any, founded: Consortium) -> None:
+    (world.homes / "lab" / "roster.pin").unlink()
+    with pytest.raises(PeerFailure):  # a session is of one consortium: they never come to speak to each other
+        world.run_inside(timeout_s=3, start=_start(founded))
+    assert "align" not in _left(world, "lab") | _left(world, "insurer")
+
+
+def test_two_signatures_under_one_job_are_told_apart(world: Any, founded: Consortium, monkeypatch: Any) -> None:
+    first = _start(founded)
+    founded.sign_job()
+    starts = {"lab": first, "insurer": _start(founded)}
+    assert starts["lab"] != starts["insurer"]
+    from isthmus.flows import phases
+
+    judge = phases.judge_start
+    monkeypatch.setattr(phases.Phases, "_judge_start", _with_start(phases.Phases._judge_start, starts))
+    assert judge is phases.judge_start
+    _refused(world, "job.start_differs", start=first)
+
+
+def _with_start(judge: Callable[..., None], starts: dict[str, Start]) -> Callable[..., None]:
+    def judged(self: Any, consortium: Any) -> None:
+        self.opening = self.opening._replace(start=starts[self.me])
+        judge(self, consortium)
+
+    return judged
+
+
+def test_keys_that_are_not_in_the_roster_are_not_believed(world: Any, founded: Consortium) -> None:
+    identity = world.homes / "insurer" / "identity.key"
+    identity.write_bytes(bytes(range(32)))
+    error = _refused(world, "peer.identity", start=_start(founded))
+    assert isinstance(error, PeerFailure)
+    assert "align" not in _left(world, "lab")
+
+
+def test_a_job_that_was_changed_on_the_way_is_named_by_its_first_field(world: Any, founded: Consortium) -> None:
+    other = world.copy_to(world.folder / "other")
+    other.job["training"]["epochs"] = 3
+    jobs = {"lab": other.load_job()}
+    _refused(world, "job.signature", start=_start(founded), jobs=jobs)
+
+
+def test_what_a_start_says_comes_with_the_vaults_first_line(founded: Consortium) -> None:
+    from isthmus.flows.vault import Open
+
+    start = _start(founded)
+    job, _ = read_job_file(founded.signed)
+    line = json.dumps({"job": job.canonical(), "run": "r-1", "start": start.model_dump(mode="json")})
+    assert Open.model_validate_json(line).start == start
