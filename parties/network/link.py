@@ -25,7 +25,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 from .channel import CarrierClosedError, CarrierTimeoutError
-from .frame import Kind, parse
+from .frame import FAST_TOPICS, Kind, parse
 from .lane import Access, Lane
 from .message import Buffer, MalformedMessageError, Topic
 
@@ -34,7 +34,6 @@ __all__ = ["Access", "Link", "LinkEnd"]
 INBOX_NBYTES = 256 * 1024 * 1024  # of one peer; the windows of `sealed` keep an honest one far below
 LINGER_S = 0.5
 _FRAME_NBYTES = 128  # about what the objects of a frame cost beside its bytes
-_FAST = frozenset({None, Topic.AGREE, Topic.SETUP})
 
 
 class Link:
@@ -201,7 +200,7 @@ class LinkEnd:
         """
         if self._over:
             raise CarrierClosedError(self._link.ended or "peer.gone")
-        lane = self._fast if topic in _FAST else self._bulk
+        lane = self._fast if topic in FAST_TOPICS else self._bulk
         lane.send(b"".join(buffers), timeout_s, on_blocked, self._is_over)
         if self._over:
             raise CarrierClosedError(self._link.ended or "peer.gone")

@@ -92,23 +92,27 @@ class CutProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            try:
-                server = socket.create_connection(self.target, timeout=5)
-            except OSError:
-                client.close()
-                continue
-            for end in (client, server):
-                end.settimeout(None)
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with self._lock:
-                self.accepted += 1
-                self._open += [client, server]
-            if self._closing.is_set():
-                self.cut()
-            for source, sink, direction in ((client, server, "up"), (server, client, "down")):
-                chunks: queue.Queue[tuple[float, bytes]] = queue.Queue(self._buffer_chunks)
-                self._start(self._read, source, chunks)
-                self._start(self._write, sink, chunks, direction)
+            self.adopt(client)
+
+    def adopt(self, client: socket.socket) -> None:
+        """Forward what comes by a socket that somebody else has accepted."""
+        try:
+            server = socket.create_connection(self.target, timeout=5)
+        except OSError:
+            client.close()
+            return
+        for end in (client, server):
+            end.settimeout(None)
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self._lock:
+            self.accepted += 1
+            self._open += [client, server]
+        if self._closing.is_set():
+            self.cut()
+        for source, sink, direction in ((client, server, "up"), (server, client, "down")):
+            chunks: queue.Queue[tuple[float, bytes]] = queue.Queue(self._buffer_chunks)
+            self._start(self._read, source, chunks)
+            self._start(self._write, sink, chunks, direction)
 
     def _read(self, source: socket.socket, chunks: queue.Queue[tuple[float, bytes]]) -> None:
         while True:

@@ -46,10 +46,11 @@ def wait_until(is_so: Callable[[], bool], timeout_s: float = 20.0) -> None:
 class World:
     """An exchange that can be stopped and started again on its port; its members are lab, clinic and insurer."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: Certificate | None = None) -> None:
         self.certificates = {name: make_certificate() for name in ("lab", "clinic", "insurer")}
-        self.own = make_certificate()
-        self.revoked: set[str] = set()
+        self.own = own or make_certificate()
+        self._version = 1
+        self._revoked: frozenset[str] = frozenset()
         self.port = 0
         self.exchange: Exchange | None = None
         self._links: list[Link] = []
@@ -138,9 +139,18 @@ class World:
         self._thread.join(10)
         self._loop.close()
 
+    def admit(self, certificates: dict[str, Certificate], revoked: frozenset[str] = frozenset()) -> None:
+        """Change who may use the exchange, and wait until it knows."""
+        self.certificates, self._revoked = certificates, revoked
+        self._version += 1
+        if self.exchange is not None:
+            figures = self.exchange.figures
+            wait_until(lambda: figures.roster_version == self._version)
+
     def _admitted(self) -> Admitted:
+        version = self._version
         members = {name: own.certificate for name, own in self.certificates.items()}
-        return Admitted(members, frozenset(self.revoked))
+        return Admitted(members, self._revoked, version=version)
 
 
 def _nothing_until(done: threading.Event) -> Iterator[bytes]:

@@ -248,7 +248,7 @@ def test_closing_sends_what_waits_and_is_quick(world: World) -> None:
         put(end, frame("lab", "clinic", b"%2d" % number).ljust(100_000, b"\0"))
     began = time.monotonic()
     lab.close()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 5
     assert [content(clinic.receive(5))[:2] for _ in range(20)] == [b"%2d" % number for number in range(20)]
     lab.close()
 
@@ -262,7 +262,7 @@ def test_closing_is_quick_with_an_exchange_that_takes_nothing(world: World) -> N
             put(end, frame("lab", "clinic").ljust(MAX_FRAME_NBYTES, b"\0"))
         began = time.monotonic()
         link.close()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
 
 
 def test_closing_wakes_a_receive_and_leaves_no_thread(world: World) -> None:
