@@ -10,9 +10,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..parties.consortium import consortium_of
 from ..parties.errors import InputError, IsthmusError
 from ..parties.home import PartyHome, find_home
 from ..parties.network.message import Topic
+from ..parties.starts import Start, check_start
 from .jobs import Job
 from .kinds import room
 
@@ -74,15 +76,15 @@ class Check:
         return first
 
 
-def check_job(job: Job, homes: Path) -> Check:
-    """Ask every member that has a home here what it would say to a job."""
+def check_job(job: Job, homes: Path, start: Start | None = None) -> Check:
+    """Ask every member that has a home here what it would say to a job, and in a consortium to who has signed it."""
     kind = room(job.kind, "check")
-    asked = tuple(_ask(job, homes, member) for member in job.members)
+    asked = tuple(_ask(job, homes, member, start) for member in job.members)
     rows = {answer.party: answer.rows for answer in asked}
     return Check(asked, tuple(kind.leaving(job, rows)), tuple(kind.learns(job)))
 
 
-def _ask(job: Job, homes: Path, name: str) -> Asked:
+def _ask(job: Job, homes: Path, name: str, start: Start | None) -> Asked:
     floor: int | None = None
     columns: tuple[str, ...] = ()
     publishes: tuple[str, ...] = ()
@@ -93,12 +95,34 @@ def _ask(job: Job, homes: Path, name: str) -> Asked:
         publishes = home.config.policy.publish
         grant = home.config.policy.check(job.terms(name))
         columns = grant.columns
+        _check_consortium(home, job, start)
         floor = grant.at_least if job.terms(name).at_least is not None else grant.cohort
         look = room(job.kind, "check").look(home, job, grant)
         error = look.problem
     except IsthmusError as failure:
         error = failure
     return Asked(name, job.role(name), look.rows, columns, floor, error, publishes, look.differences)
+
+
+def _check_consortium(home: PartyHome, job: Job, start: Start | None) -> None:
+    """Whether the roster and the policy let the member meet its peers for whoever has signed the job."""
+    consortium = consortium_of(home)
+    if consortium is None:
+        return
+    consortium.check_self(home)
+    for link in job.links:
+        if home.name in link:
+            (peer,) = set(link) - {home.name}
+            consortium.key_of(peer)
+    check_start(
+        start,
+        policy=home.config.policy,
+        party=home.name,
+        consortium=consortium.name,
+        key_of=consortium.key_of,
+        kind=job.kind,
+        job_digest=job.digest(),
+    )
 
 
 def proposal_nbytes(job: Job) -> int:

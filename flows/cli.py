@@ -127,7 +127,8 @@ def check(job: Path, *, homes: Homes = Path("homes"), runs: Runs = Path("runs"),
     from .check import check_job
     from .signed import read_job_file
 
-    terminal.show_check(check_job(read_job_file(job)[0].completed(runs), homes), homes, json=json)
+    loaded, start = read_job_file(job)
+    terminal.show_check(check_job(loaded.completed(runs), homes, start), homes, json=json)
 
 
 @app.command

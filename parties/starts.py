@@ -64,7 +64,10 @@ class Start(BaseModel):
     def _whole_seconds_in_utc(cls, value: datetime) -> datetime:
         if value.microsecond:
             raise ValueError("a time in whole seconds")
-        return value.astimezone(UTC)
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:  # the first or the last day of the calendar
+            raise ValueError("a time that is one in UTC too") from None
 
     def signed_bytes(self) -> bytes:
         """What the signature is over: all fields but itself, as canonical JSON."""
@@ -118,8 +121,33 @@ def judge_start(
 
     Time only moves forward here: where the clock was set back, the latest time that was seen counts.
 
-    Raises `InputError` ``job.unsigned`` and ``job.signature``, `PolicyRefusal` ``policy.start``,
-    ``policy.start_expired``, ``policy.start_used`` and ``policy.start_rate``, and what `key_of` raises.
+    Raises what `check_start` raises, and `PolicyRefusal` ``policy.start_expired``, ``policy.start_used`` and
+    ``policy.start_rate``.
+    """
+    start, rate = check_start(
+        start, policy=policy, party=party, consortium=consortium, key_of=key_of, kind=kind, job_digest=job_digest
+    )
+    with state.transaction() as connection:  # it ends well even where we refuse: the time that was seen is kept
+        time = state.latest_time(connection, now)
+        refusal = _count(connection, start, rate, party=party, run=run, begins_anew=begins_anew, time=time)
+    if refusal is not None:
+        raise refusal
+
+
+def check_start(
+    start: Start | None,
+    *,
+    policy: Policy,
+    party: str,
+    consortium: str,
+    key_of: Callable[[str], bytes],
+    kind: str,
+    job_digest: str,
+) -> tuple[Start, Rate]:
+    """Whether a member has signed this very job whom the policy lets start it, and how often; nothing is counted.
+
+    Raises `InputError` ``job.unsigned`` and ``job.signature``, `PolicyRefusal` ``policy.start``, and what `key_of`
+    raises for a stranger or a member that is revoked.
     """
     if start is None:
         raise InputError("job.unsigned", party=party)
@@ -130,11 +158,7 @@ def judge_start(
     rate = policy.rate(start.by, kind)
     if rate is None:
         raise PolicyRefusal("policy.start", party=party, peer=start.by, kind=kind)
-    with state.transaction() as connection:  # it ends well even where we refuse: the time that was seen is kept
-        time = state.latest_time(connection, now)
-        refusal = _count(connection, start, rate, party=party, run=run, begins_anew=begins_anew, time=time)
-    if refusal is not None:
-        raise refusal
+    return start, rate
 
 
 def _count(
