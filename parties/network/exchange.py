@@ -53,10 +53,10 @@ _log = logging.getLogger(__name__)
 class _Connection:
     """One stream of a member, and what waits to be written to it."""
 
-    def __init__(self, member: str, certificate: x509.Certificate, said: Introduction) -> None:
+    def __init__(self, member: str, certificate: x509.Certificate, said: Introduction, routes: _Routes) -> None:
         self.member, self.certificate = member, certificate
         self.room, self.lane, self.epoch = said
-        self.name = padded(member)
+        self.name, self.routes = padded(member), routes
         self.outbox: deque[bytes] = deque()
         self.waiting_nbytes = 0
         self.sent = self.dropped = 0
@@ -108,6 +108,9 @@ class _Connection:
             self._room_made = None
 
 
+_Routes: TypeAlias = dict[bytes, _Connection]  # who is in a room, on a lane: by their names as frames hold them
+
+
 class Exchange:
     """The relay. `admitted` is called at the start and every `check_every_s`; `listen` is ``host:port``.
 
@@ -129,7 +132,7 @@ class Exchange:
         self._admitted, self._check_every_s = admitted, check_every_s
         self._outbox_nbytes, self._connections_per_member = outbox_nbytes, connections_per_member
         self._directory = Directory(admitted())
-        self._routes: dict[tuple[str, str], dict[bytes, _Connection]] = {}  # (room, lane) → padded name → stream
+        self._routes: dict[tuple[str, str], _Routes] = {}  # by room and lane
         self._open: Counter[str] = Counter()  # streams by member
         self._handled: Counter[str] = Counter()  # the same, with those that were cut and have not ended yet
         self.figures = Figures()
@@ -186,6 +189,8 @@ class Exchange:
         try:
             await context.send_initial_metadata(())
             passing = {asyncio.create_task(passes(connection, context)) for passes in (self._read, self._write)}
+            for task in passing:
+                task.add_done_callback(_log_failure)
             ends: set[asyncio.Future[Any]] = {*passing, connection.ended}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             why = connection.ended.result() if connection.ended.done() else None
@@ -196,12 +201,11 @@ class Exchange:
             self._forget(connection)
             # Never cancelled, or gRPC would not let go of the frame that is being written. They end with the call; of a
             # member that takes nothing more, not even its status, that is with its connection, and counts until then.
-            if passing:
-                await asyncio.wait(passing)
-            self._handled[connection.member] -= 1
-            for failure in (task.exception() for task in passing if not task.cancelled()):
-                if not isinstance(failure, grpc.aio.BaseError | None):  # those say that the call has ended
-                    _log.error("a stream of %s failed", connection.member, exc_info=failure)
+            try:
+                if passing:
+                    await asyncio.wait(passing)
+            finally:  # the member may go while we wait
+                self._handled[connection.member] -= 1
 
     def _accept(self, context: Context) -> _Connection:
         """Check certificate and metadata, and take the stream into the table; raises `RefusedError`."""
@@ -220,8 +224,8 @@ class Exchange:
             raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "connections")
         if older is not None:
             self._cut(older, RefusedError(grpc.StatusCode.ABORTED, "replaced"))
-        connection = _Connection(member, certificate, said)
-        self._routes.setdefault(said[:2], {})[connection.name] = connection
+        connection = _Connection(member, certificate, said, self._routes.setdefault(said[:2], {}))
+        connection.routes[connection.name] = connection
         self._open[member] += 1
         self._handled[member] += 1
         self.figures.lanes[said.lane].connections += 1
@@ -237,8 +241,7 @@ class Exchange:
     def _forget(self, connection: _Connection, why: RefusedError | None = None) -> None:
         """Take a stream out of the table; safe to call twice."""
         connection.end(why)
-        place = connection.room, connection.lane
-        routes = self._routes.get(place, {})
+        place, routes = (connection.room, connection.lane), connection.routes
         if routes.get(connection.name) is not connection:
             return
         del routes[connection.name]
@@ -251,7 +254,7 @@ class Exchange:
 
     async def _read(self, connection: _Connection, context: Context) -> None:
         """Pass on what a member sends, until it ends or breaks a rule."""
-        source, routes = connection.name, self._routes[connection.room, connection.lane]
+        source, routes = connection.name, connection.routes
         figures = self.figures.lanes[connection.lane]
         while True:
             frame = await context.read()
@@ -263,15 +266,17 @@ class Exchange:
                 return self._cut(connection, invalid("source"))
             connection.sent += 1
             destination = frame[_DESTINATION]
+            if destination == source:
+                return self._cut(connection, invalid("frame"))
             while (receiver := routes.get(destination)) is not None:
                 if receiver.waiting_nbytes < self._outbox_nbytes:
                     break
                 await receiver.room_made(connection)
                 if not connection.is_open():
                     return
-            if receiver is connection or (receiver is None and destination not in self._directory.padded):
-                return self._cut(connection, invalid("frame"))
             if receiver is None:
+                if destination not in self._directory.padded:
+                    return self._cut(connection, invalid("frame"))
                 connection.dropped += 1
                 self.figures.dropped["absent"] += 1
                 continue
@@ -318,6 +323,12 @@ class Exchange:
 
     def _waiting_nbytes(self, lane: str) -> int:
         return sum(connection.waiting_nbytes for connection in self._connections() if connection.lane == lane)
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    failure = None if task.cancelled() else task.exception()
+    if not isinstance(failure, grpc.aio.BaseError | None):  # those say that the call has ended
+        _log.error("a stream failed", exc_info=failure)
 
 
 def _is_taken(listen: str) -> bool:
