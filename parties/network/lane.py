@@ -48,8 +48,10 @@ _OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 10_000),  # how long a try to connect may take
     ("grpc.keepalive_time_ms", 1000 * _PING_AFTER_S),
     # The keepalive's own timeout never fires (grpc/grpc#39239): that of pings does, which is a minute otherwise. It is
-    # long, since on a slow way the answer to a ping comes behind all the bulk that is on its way.
+    # long, since on a slow way the answer to a ping comes behind all the bulk that is on its way. For the same reason
+    # nothing is pinged while data come in, which shows well enough that the way lives: no probes of its bandwidth.
     ("grpc.http2.ping_timeout_ms", 1000 * _PING_TIMEOUT_S),
+    ("grpc.http2.bdp_probe", 0),
 )
 _REPLACED = (grpc.StatusCode.ABORTED, "replaced")
 _random = secrets.SystemRandom()
