@@ -36,6 +36,7 @@ from cryptography import x509
 from ..errors import InputError
 from .admission import Admitted, Directory, Introduction, RefusedError, denied, introduction, invalid, padded
 from .frame import HEADER_NBYTES, MAX_FRAME_NBYTES, NAME_NBYTES
+from .memory import keep_freed_memory
 from .metrics import Figures
 from .tls import server_credentials, server_options
 
@@ -145,6 +146,7 @@ class Exchange:
         address = _ADDRESS.fullmatch(self._listen)
         if not address or int(address[2]) > 65535:  # gRPC would choose a port
             raise _not_ours(self._listen)
+        keep_freed_memory()
         self._server = grpc.aio.server(options=server_options(self._connections_per_member))
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._relay)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))

@@ -27,6 +27,7 @@ from queue import Empty, SimpleQueue
 from .channel import CarrierClosedError, CarrierTimeoutError
 from .frame import FAST_TOPICS, Kind, parse
 from .lane import Access, Lane
+from .memory import keep_freed_memory
 from .message import Buffer, MalformedMessageError, Topic
 
 __all__ = ["Access", "Link", "LinkEnd"]
@@ -54,6 +55,7 @@ class Link:
     def __init__(
         self, access: Access, *, me: str, room: str, epoch: int, on_state: Callable[[bool], None] | None = None
     ) -> None:
+        keep_freed_memory()
         self.dropped = 0  # frames that came and were nobody's
         self._me, self._on_state = me, on_state
         self._lock = threading.Lock()

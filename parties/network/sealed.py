@@ -6,9 +6,9 @@
     me→peer    DATA          a piece of a message, sealed with the key of its topic, numbered from 0
 
 Every frame is checked, opened and put in its place, or refused: nothing that this end did not seal for that end, in
-that session, on that topic, in that place, ever becomes part of a message. Memory for a message is taken only once its
-first piece has opened. `SealedCarrier` is for a way that keeps frames and their order (a socket pair of one machine),
-so that a frame out of place is a breach; `resuming.ResumingCarrier` is for one that may lose them.
+that session, on that topic, in that place, ever becomes part of a message. Memory for a large message is taken only
+once its first piece has opened. `SealedCarrier` is for a way that keeps frames and their order (a socket pair of one
+machine), so that a frame out of place is a breach; `resuming.ResumingCarrier` is for one that may lose them.
 
 Adversary: whoever carries the frames. It sees who speaks to whom, when and how many bytes (sizes and pace of messages
 are not hidden), and can keep frames back; it learns no content and can change none unnoticed.
@@ -25,10 +25,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .channel import CarrierClosedError, CarrierTimeoutError
-from .frame import FIRST, HEADER_NBYTES, LAST, MAX_PIECE_NBYTES, TAG_NBYTES, Header, Kind, parse
+from .frame import FIRST, HEADER_NBYTES, LAST, MAX_FRAME_NBYTES, MAX_PIECE_NBYTES, TAG_NBYTES, Header, Kind, parse
 from .message import Buffer, MalformedMessageError, Topic
 from .session import Handshake, IdentityError, NotForUsError, Opener, Session
 
+AT_ONCE_NBYTES = 4 * MAX_FRAME_NBYTES  # of a message, for which memory is taken before its first piece has opened
 Frame = bytes | bytearray
 _log = logging.getLogger("isthmus.network")
 
@@ -91,13 +92,10 @@ class Incoming:
         if first != (self._message is None) or header.total != size or nbytes != due or last != (end == size):
             self.opener.open(header.sequence, frame)
             raise MalformedMessageError("pieces of a message")
-        if first and last:
-            self._message = bytearray(nbytes)
-            try:
-                self.opener.open_into(header.sequence, frame, memoryview(self._message))
-            except NotForUsError:
-                self._message = None
-                raise
+        if first and size <= AT_ONCE_NBYTES:
+            message = bytearray(size)
+            self.opener.open_into(header.sequence, frame, memoryview(message)[:nbytes])
+            self._message = message
         elif first:
             plain = self.opener.open(header.sequence, frame)
             self._message = bytearray(size)
