@@ -1,0 +1,88 @@
+"""A vault that is killed in any phase: its peers end with a clear error, and all go on to the models of a run that
+nobody has stopped."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .joined import Joined, assert_same
+
+TIMEOUT_S = 15.0
+VERTICAL = [(phase, victim) for phase in ("agree", "align", "train", "evaluate") for victim in ("insurer", "lab")]
+HORIZONTAL = [(phase, victim) for phase in ("agree", "prepare", "train", "evaluate") for victim in ("south", "hub")]
+if os.environ.get("QUICK"):
+    VERTICAL, HORIZONTAL = [("align", "lab"), ("train", "insurer")], [("train", "hub")]
+BY_PEERS = ("peer.deadline", "peer.gone", "rounds.quorum")
+
+
+def _kill_in(run: Joined, phase: str, victim: str) -> None:
+    """Have all join, and kill the vault of one in a phase, which cannot end meanwhile: the network stands still."""
+    phases = [each.value for each in run.world.load_job().phases]
+    if phase == "agree":
+        run.proxy.pause()
+    run.join(timeout_s=TIMEOUT_S)
+    if phase == "agree":
+        run.wait(lambda: run.attempts(victim) == 1)
+    elif phase == "train":
+        run.wait(lambda: run.steps(victim) >= 3)
+    else:
+        run.wait(lambda: run.ended(phases[phases.index(phase) - 1], victim))
+    run.proxy.pause()
+    time.sleep(0.1)
+    assert not run.ended(phase, victim), run.said(victim)
+    run.kill_vault(victim)
+    run.proxy.resume()
+
+
+def _goes_on(run: Joined, phase: str, victim: str, deadline_s: float, folder: Path) -> str:
+    """All that has to hold from the kill on; what was seen, in words."""
+    run.ends_with(victim, 4, "vault.died", within_s=TIMEOUT_S)
+    peers = [member for member in run.members if member in run.processes and member != victim]
+    began = time.monotonic()
+    for peer in peers:
+        run.ends_with(peer, 4, *BY_PEERS, within_s=deadline_s)
+    took = time.monotonic() - began
+    run.nothing_runs()
+    early = run.models()
+    run.nothing_half_written(early)
+    assert phase == "evaluate" or not early
+    run.join()
+    run.ends_well()
+    assert run.attempts(victim) == 2
+    if phase == "train":
+        assert "resumed after" in run.said(victim)
+    models = run.models()
+    assert_same(models, run.uninterrupted(folder))
+    assert_same(early, {member: models[member] for member in early})
+    run.nothing_half_written(models)
+    return (
+        f"{victim}'s vault killed in {phase}: the last of {', '.join(peers)} ended {took:.0f} s later (4); started "
+        "again, all complete with the twin's models"
+    )
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("phase", "victim"), VERTICAL)
+def test_a_vertical_job_goes_on_after_a_vault_was_killed(
+    vertical: Joined, say: Callable[[str], None], tmp_path: Path, phase: str, victim: str
+) -> None:
+    vertical.consortium.start_exchange()
+    _kill_in(vertical, phase, victim)
+    say(_goes_on(vertical, phase, victim, TIMEOUT_S, tmp_path / "twin"))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("phase", "victim"), HORIZONTAL)
+def test_a_horizontal_job_goes_on_after_a_vault_was_killed(
+    horizontal: Joined, say: Callable[[str], None], tmp_path: Path, phase: str, victim: str
+) -> None:
+    horizontal.consortium.start_exchange()
+    _kill_in(horizontal, phase, victim)
+    waits: Any = horizontal.world.job["rounds"]["deadline_s"]  # a party waits as long for a round as the coordinator
+    say(_goes_on(horizontal, phase, victim, TIMEOUT_S + waits, tmp_path / "twin"))
