@@ -300,8 +300,8 @@ class ResumingCarrier(SealedCarrier):
         """Say goodbye and close the way. Safe to call twice.
 
         For `linger_s` it first waits until the peer has all that was sent, or takes no more, and then, for a few
-        seconds, for the peer's own goodbye, so that either may lose the way at the very end. Raises
-        `CarrierTimeoutError` where the peer has not said so.
+        seconds in which the way is there, for the peer's own goodbye, so that either may lose the way at the very end.
+        Raises `CarrierTimeoutError` where the peer has not said so.
         """
         with self._duty:
             if self._closing:
@@ -316,7 +316,7 @@ class ResumingCarrier(SealedCarrier):
                 self._goodbye = self._bye()
                 self._way.send(None, [self._goodbye], ASK_S, _nothing)
             if linger_s and arrived:
-                self._see(lambda: self._peer_ends is not None, time.monotonic() + min(linger_s, GOODBYE_S))
+                self._see_goodbye(linger_s)
         with self._duty:
             self._over = True
             self._duty.notify()
@@ -338,6 +338,20 @@ class ResumingCarrier(SealedCarrier):
         ends = [self._outgoing[topic].end for topic in Topic]
         header = Header(Kind.BYE, self.peer, self.me, self._bye_sealer.channel, 0)
         return self._bye_sealer.seal(0, _BYE.pack(*ends, *(expected[topic] for topic in Topic)), header.pack())
+
+    def _see_goodbye(self, linger_s: float) -> None:
+        """Wait a little for the peer's goodbye; while nobody can be reached, that time does not begin."""
+        began = time.monotonic()
+        until = began + GOODBYE_S
+
+        def done() -> bool:
+            nonlocal until
+            now = time.monotonic()
+            if self._lossy.trouble != "peer.deadline":  # it is not the peer that is silent
+                until = now + GOODBYE_S
+            return self._peer_ends is not None or now >= until
+
+        self._see(done, began + linger_s)
 
     def _see(self, done: Callable[[], bool], deadline: float) -> bool:
         """Wait until something is done, still answering the peer; whether it is."""

@@ -439,6 +439,22 @@ def test_a_goodbye_lost_for_good_ends_at_the_deadline(met: Ends) -> None:
     assert caught.value.code == "peer.deadline"
 
 
+def test_who_has_ended_waits_for_its_peer_while_nobody_can_be_reached(met: Ends) -> None:
+    left, right, insurer, lab = met
+    say(lab, b"the last")
+    _outage(left)  # with it goes the acknowledgement
+    assert hear(insurer) == b"the last"
+    _outage(right)
+    left.trouble = right.trouble = "exchange.down"
+    closing = [Beside(carrier.close, linger_s=20.0) for carrier in (insurer, lab)]
+    time.sleep(1.5 * module.GOODBYE_S)
+    assert all(one.is_running for one in closing)
+    left.trouble = right.trouble = "peer.deadline"
+    _reconnect(left, right)
+    for one in closing:
+        one.result()
+
+
 def test_who_lingers_has_seen_everything_arrive(met: Ends) -> None:
     left, _, insurer, lab = met
     left.meddle = losing((Kind.DATA, 3))
