@@ -21,6 +21,7 @@ from ..parties.errors import InputError, plain_problem
 from ..parties.events import Phase
 from ..parties.home import NAME_PATTERN
 from ..parties.policy import Terms
+from ..parties.strict_yaml import MOST_NBYTES, BoundedLoader
 from .kinds import KINDS, room
 
 PROTOCOL_VERSION = 3
@@ -139,9 +140,15 @@ def _kind_of(content: Any, where: str) -> type[Job]:
 
 def _yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MOST_NBYTES + 1)
+        if len(content) > MOST_NBYTES:
+            raise InputError("job.invalid", problem="the file is larger than 1 MiB", where=path.name)
+        return yaml.load(content.decode("utf-8"), BoundedLoader)  # noqa: S506 - a SafeLoader, and stricter
     except OSError as failure:
         raise InputError("job.missing", file=str(path), detail=str(failure)) from failure
+    except InputError:  # which is a ValueError too
+        raise
     except (yaml.YAMLError, ValueError, RecursionError) as failure:  # a date such as 2020-13-45 is a ValueError
         line = getattr(getattr(failure, "problem_mark", None), "line", 0) + 1
         raise InputError("job.not_yaml", line=line, where=path.name) from failure

@@ -142,7 +142,8 @@ class Member(Part):
 
     def expired(self, now: datetime) -> bool:
         """Whether the day `until` (UTC) and the day of tolerance after it are over."""
-        return now >= datetime.combine(self.until, time(), UTC) + timedelta(days=1) + TOLERANCE
+        # This way round: there is no day after the calendar's last one.
+        return now - timedelta(days=1) - TOLERANCE >= datetime.combine(self.until, time(), UTC)
 
 
 class ExchangeEntry(Part):

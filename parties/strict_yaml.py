@@ -14,6 +14,9 @@ from pydantic import BaseModel, ValidationError
 from .errors import InputError, disk_errors, plain_problem
 
 MOST_NBYTES = 1 << 20  # of a file: a roster of about 1,000 members
+_MOST_LEVELS = 40
+_MOST_DIGITS = 40
+_MOST_NODES = 300_000  # a file of 1 MiB has fewer, but of one character each
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -83,6 +86,7 @@ def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 _Node = yaml.MappingNode | yaml.SequenceNode | yaml.ScalarNode
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
+_NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 
 
 def _without_timestamps(resolvers: dict[str, list[tuple[str, Any]]]) -> dict[str, list[tuple[str, Any]]]:
@@ -93,12 +97,44 @@ class _RefusedError(yaml.MarkedYAMLError):
     """YAML that is well formed, and not taken all the same."""
 
 
-class _Loader(yaml.SafeLoader):
+class BoundedLoader(yaml.SafeLoader):
+    """Reads YAML in time and memory that its length bounds, and raises `yaml.YAMLError` or `ValueError` if anything."""
+
+    _level = 0
+    _count = 0  # of nodes, with those that aliases stand for
+
+    def compose_document(self) -> Any:
+        """A whole document."""
+        self._weights: dict[int, int] = {}  # of each node that is whole: how many it counts for
+        return super().compose_document()
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """One node of the file, and what is in it."""
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) is not None:  # with a wrong content, any kind of exception
+            raise _RefusedError(problem="tags are not taken", problem_mark=event.start_mark)
+        self._level += 1
+        if self._level > _MOST_LEVELS:
+            raise _RefusedError(problem="it is nested too deeply", problem_mark=event.start_mark)
+        before = self._count
+        node: Any = super().compose_node(parent, index)
+        self._level -= 1
+        # A few aliases of aliases can fill any memory; one within itself weighs infinitely.
+        self._count += self._weights.get(id(node), _MOST_NODES) if isinstance(event, yaml.AliasEvent) else 1
+        self._weights.setdefault(id(node), self._count - before)
+        if self._count > _MOST_NODES:
+            raise _RefusedError(problem="it is too much", problem_mark=event.start_mark)
+        if node.tag in _NUMBERS and len(node.value) > _MOST_DIGITS:  # 1:1:1:1:..., to the base of 60, takes hours
+            raise _RefusedError(problem="a number is too long", problem_mark=event.start_mark)
+        return node
+
+
+class _Loader(BoundedLoader):
     yaml_implicit_resolvers = _without_timestamps(yaml.SafeLoader.yaml_implicit_resolvers)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        if event.anchor is not None:  # an alias, or what one could stand for: a few of them can fill any memory
+        if event.anchor is not None:
             raise _RefusedError(problem="anchors and aliases are not taken", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
