@@ -1,11 +1,11 @@
 """Mutated inputs against every parser that reads what a stranger sends: `make attack-network`, or this file alone.
 
 Bits flipped, numbers set to their edges, cut, lengthened, spliced from two genuine inputs, noise, and genuine ones
-where they are not due (`mutations`). For each parser (`targets_session`, `targets_files`) a line says how often it was
-tried and what came of it. It must be that nothing is accepted that was not due, that no exception comes but those that
-the parser documents, that memory stays below the parser's cap, and that the genuine input is still taken afterwards.
-Otherwise the exit code is 1. What is "passed on" is legal as it stands, and something else judges it: a frame's header
-for its seal, a HELLO for the AUTH, a roster for its signatures.
+where they are not due (`mutations`). For each parser (`targets_session`, `targets_carriers`, `targets_files`) a line
+says how often it was tried and what came of it. It must be that nothing is accepted that was not due, that no exception
+comes but those that the parser documents, that memory stays below the parser's cap, and that the genuine input is still
+taken afterwards. Otherwise the exit code is 1. What is "passed on" is legal as it stands, and something else judges it:
+a frame's header for its seal, a HELLO for the AUTH, a roster for its signatures.
 
 QUICK=1 tries 20,000 in all. SEED=n repeats a run.
 """
@@ -28,6 +28,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import targets_carriers as carriers
 import targets_files as files
 import targets_session as session
 from mutations import mutated
@@ -57,10 +58,10 @@ PARSERS = {
     "Handshake.on_auth (lower name)": Parser(session.on_auth_lower, 1_000_000, 8),
     "Handshake.on_auth (higher name)": Parser(session.on_auth_higher, 1_000_000, 8),
     "Opener.open, .open_into": Parser(session.opener_open, 1_000_000, 8),
-    "SealedCarrier, no session yet": Parser(session.sealed_meeting, 1_000_000, 8),
-    "SealedCarrier.receive": Parser(session.sealed_receive, 1_000_000, 8),
-    "ResumingCarrier.receive": Parser(session.resuming_receive, 1_000_000, 8),
-    "ResumingCarrier, control frames": Parser(session.resuming_control, 1_000_000, 8),
+    "SealedCarrier, no session yet": Parser(carriers.sealed_meeting, 1_000_000, 8),
+    "SealedCarrier.receive": Parser(carriers.sealed_receive, 1_000_000, 8),
+    "ResumingCarrier.receive": Parser(carriers.resuming_receive, 1_000_000, 8),
+    "ResumingCarrier, control frames": Parser(carriers.resuming_control, 1_000_000, 8),
     "exchange: a stream's metadata": Parser(files.metadata, 1_000_000, 16),
     "Roster.read": Parser(files.roster, 5_000, 64),
     "Start": Parser(files.start, 1_000_000, 16),
