@@ -143,7 +143,7 @@ def test_whatever_befalls_some_frames_all_messages_arrive(ends: Ends, what: str,
     _converse(ends, 6)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.sampled_from(["pass", "drop", "repeat", "delay", "cut", "flip"]), max_size=25),
     st.lists(st.sampled_from(["pass", "drop", "repeat", "delay", "cut", "flip"]), max_size=25),
