@@ -100,7 +100,10 @@ def attack(name: str, tries: int, seed: int, bombs: bool) -> Tally:
         if not target.is_due(data):
             _try(target, data, tally)
     tally.peak_mb = _megabytes("VmHWM") - before
-    tally.still_works = target.still_works()
+    try:
+        tally.still_works = target.still_works()
+    except target.documented:
+        tally.still_works = False
     return tally
 
 
