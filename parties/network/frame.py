@@ -22,6 +22,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 from .message import MAX_NBYTES, MalformedMessageError, Topic
 
@@ -48,7 +49,7 @@ class Kind(IntEnum):
     BYE = 5
 
 
-_KINDS = frozenset(int(kind) for kind in Kind)
+_KINDS = {int(kind): kind for kind in Kind}
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,10 @@ def parse(frame: bytes | bytearray | memoryview) -> Header:
         raise MalformedMessageError("frame version or kind")
     if flags & ~(FIRST | LAST) or total > MAX_NBYTES:
         raise MalformedMessageError("frame flags or total")
-    return Header(Kind(kind), _name(destination), _name(source), channel, sequence, flags, total)
+    return Header(_KINDS[kind], _name(destination), _name(source), channel, sequence, flags, total)
 
 
+@lru_cache(maxsize=256)  # the same few names in every frame
 def _name(padded: bytes) -> str:
     name = padded.rstrip(b"\0")
     if not name or not name.isascii() or b"\0" in name:

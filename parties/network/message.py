@@ -29,6 +29,7 @@ MAX_HEADER_NBYTES = 1024 * 1024
 MAX_ARRAYS = 64
 MAX_DIMENSIONS = 4
 DTYPES = frozenset({"|u1", "|b1", "<u4", "<u8", "<i4", "<i8", "<f2", "<f4", "<f8"})
+_KNOWN = {text: np.dtype(text) for text in DTYPES}
 _ALIGNMENT = 16
 _LENGTH = struct.Struct("<I")
 
@@ -87,6 +88,10 @@ class Step(StrEnum):
     UNMASK = "unmask"
 
 
+_TOPICS = {topic.value: topic for topic in Topic}
+_STEPS = {step.value: step for step in Step}
+
+
 class MalformedMessageError(ValueError):
     """Bytes that are not a message. The text names the rule that they break, never their content."""
 
@@ -112,9 +117,10 @@ def encode(message: Message) -> list[Buffer]:
     table: list[list[Value]] = []
     for name, array in message.arrays.items():
         dense = np.asarray(array, order="C")
-        _checked_entry([name, dense.dtype.str, list(dense.shape)])
+        entry = [name, dense.dtype.str, list(dense.shape)]
+        _checked_entry(entry)
         _check_values(dense)
-        table.append([name, dense.dtype.str, list(dense.shape)])
+        table.append(entry)
         buffers += [dense.reshape(-1).view(np.uint8).data, bytes(-dense.nbytes % _ALIGNMENT)]
     fields = dict(message.fields)
     _check_fields(fields)
@@ -146,7 +152,7 @@ def decode(frame: bytearray) -> Message:
         version, topic, step, fields, table = msgpack.unpackb(
             memoryview(frame)[_LENGTH.size : offset], max_map_len=4096, max_array_len=65536
         )
-        known_topic, known_step = Topic(topic), Step(step)
+        known_topic, known_step = _TOPICS[topic], _STEPS[step]
     except Exception as failure:  # msgpack raises many kinds; none of their texts may travel
         raise MalformedMessageError("header content") from failure
     if version != VERSION or not isinstance(fields, dict) or not isinstance(table, list):
@@ -171,14 +177,21 @@ def decode(frame: bytearray) -> Message:
 
 
 def _checked_entry(entry: object) -> tuple[str, np.dtype[Any], Sequence[int]]:
-    match entry:
-        case [str(name), str(dtype), list(shape)] if dtype in DTYPES and len(shape) <= MAX_DIMENSIONS:
-            if all(type(size) is int and 0 <= size <= MAX_NBYTES for size in shape):
-                known = np.dtype(dtype)
-                # NumPy multiplies the sizes of an empty array as well, all but the zeros, and must not overflow.
-                if known.itemsize * math.prod(size or 1 for size in shape) <= MAX_NBYTES:
-                    return name, known, shape
-    raise MalformedMessageError("array header")
+    if type(entry) is not list or len(entry) != 3:
+        raise MalformedMessageError("array header")
+    name, dtype, shape = entry
+    known = _KNOWN.get(dtype) if isinstance(dtype, str) else None
+    if known is None or not isinstance(name, str) or type(shape) is not list or len(shape) > MAX_DIMENSIONS:
+        raise MalformedMessageError("array header")
+    # NumPy multiplies the sizes of an empty array as well, all but the zeros, and must not overflow.
+    nbytes = known.itemsize
+    for size in shape:
+        if type(size) is not int or not 0 <= size <= MAX_NBYTES:
+            raise MalformedMessageError("array header")
+        nbytes *= size or 1
+    if nbytes > MAX_NBYTES:
+        raise MalformedMessageError("array header")
+    return name, known, shape
 
 
 def _check_values(array: Array) -> None:

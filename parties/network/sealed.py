@@ -48,6 +48,9 @@ class FrameCarrier(Protocol):
 
 def pieces(buffers: Sequence[Buffer]) -> Iterator[tuple[Buffer, int]]:
     """Cut a message into what one frame holds, with the flags of each; what lies whole in one buffer is not copied."""
+    if sum(len(buffer) for buffer in buffers) <= MAX_PIECE_NBYTES:
+        yield b"".join(buffers), FIRST | LAST
+        return
     pending = deque(memoryview(buffer) for buffer in buffers if len(buffer))
     flags = FIRST
     while True:
