@@ -99,8 +99,8 @@ CATALOGUE: dict[str, Words] = {
         "use the home that its keys were made in, or renew the entry: `isthmus init`, then `isthmus consortium add`",
     ),
     "roster.exchange_unknown": Words(
-        "the roster of {party} has {count} exchanges, and '{name}' is none of them",
-        "name one of those that `isthmus consortium verify` lists",
+        "the roster of {party} has {count} exchanges, and the job names none of them",
+        "name one in the job's `exchange:` (`isthmus consortium verify` lists them), then sign the job anew",
     ),
     "data.file_missing": Words("{party}'s data file does not exist", "check `data:` in its party.yaml"),
     "data.locked": Words(
