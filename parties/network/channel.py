@@ -92,7 +92,8 @@ class Channel:
         self._streams: dict[Topic, Stream] = {}
         # One a topic: a small message does not wait for a large one of another topic.
         self._sending = {topic: threading.Lock() for topic in Topic}
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._inbox: defaultdict[Topic, deque[tuple[int, Message]]] = defaultdict(deque)
         self._waiting_nbytes = 0
         self._ended: str | None = None  # the error code once nothing more can come
@@ -121,10 +122,11 @@ class Channel:
                 raise self._failure("peer.gone", topic, "the channel was closed here")
             if self._send_failed is not None:
                 raise self._send_failed.afresh()
-            if topic not in self._streams:
-                self._streams[topic] = self._log.open(self.peer, topic)
-            self._streams[topic].add(buffers)
-            self.sent[topic] += sum(len(buffer) for buffer in buffers)
+            stream = self._streams.get(topic)
+            if stream is None:
+                stream = self._streams[topic] = self._log.open(self.peer, topic)
+            stream.add(buffers)
+            self.sent[topic] += sum(map(len, buffers))
             try:
                 self._carrier.send(topic, buffers, self.timeout_s, self._read_beside)
             except CarrierTimeoutError as failure:
@@ -151,7 +153,7 @@ class Channel:
                     self._reading.release()
                     self._notify()
             else:
-                with self._changed:
+                with self._lock:
                     self._changed.wait_for(lambda: self._is_news(topic) or not self._reading.locked(), left_s)
         if message.step not in steps:
             due = " or ".join(steps)
@@ -187,7 +189,7 @@ class Channel:
 
         For `linger_s` it waits until all that was sent has arrived; raises `PeerFailure` if it has not.
         """
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return
             self._closed = True
@@ -206,7 +208,7 @@ class Channel:
 
     def _take(self, topic: Topic) -> Message | None:
         """The next message of a topic that has come in; None if there may yet be one."""
-        with self._changed:
+        with self._lock:
             if self._inbox[topic]:
                 nbytes, message = self._inbox[topic].popleft()
                 self._waiting_nbytes -= nbytes
@@ -233,7 +235,7 @@ class Channel:
         except MalformedMessageError:
             self._ended = "peer.protocol"
             return
-        with self._changed:
+        with self._lock:
             self.received[message.topic] += len(frame)
             nbytes = len(frame) + _MESSAGE_NBYTES
             self._inbox[message.topic].append((nbytes, message))
@@ -249,12 +251,12 @@ class Channel:
         while not (self._ended or self._closed):
             with self._reading:
                 self._read_one(self.timeout_s)
-            with self._changed:
+            with self._lock:
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._waiting_nbytes < INBOX_NBYTES or self._closed)
 
     def _notify(self) -> None:
-        with self._changed:
+        with self._lock:
             self._changed.notify_all()
 
     def _failure(self, code: str, topic: Topic, detail: str = "") -> PeerFailure:

@@ -48,6 +48,8 @@ class Topic(StrEnum):
     TRAIN = "train"
     EVALUATE = "evaluate"
 
+    __hash__ = str.__hash__  # that of Enum is written in Python, and topics are looked up at every message
+
 
 class Step(StrEnum):
     """The steps that the protocols know; their docstrings say what each carries."""
@@ -132,7 +134,7 @@ def encode(message: Message) -> list[Buffer]:
         raise MalformedMessageError("header too large")
     start = _LENGTH.pack(len(header)) + header
     whole: list[Buffer] = [start + bytes(-len(start) % _ALIGNMENT), *buffers]
-    if sum(len(buffer) for buffer in whole) > MAX_NBYTES:
+    if sum(map(len, whole)) > MAX_NBYTES:
         raise MalformedMessageError("message too large")
     return whole
 

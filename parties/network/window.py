@@ -30,7 +30,8 @@ class Outgoing:
         self.first = self.end = 0
         self._cursor = 0  # the next to be written
         self._writing = threading.Lock()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._gone = False
         self._went_back = (-1, 0.0)  # to which frame, and when
         self._owed_at: float | None = None
@@ -44,15 +45,21 @@ class Outgoing:
         self._wait_for_room(nbytes, timeout_s, on_blocked)
         with self._writing:
             frame = seal()
-            with self._changed:
+            with self._lock:
+                number = self.end
                 self._frames.append(frame)
                 self._nbytes += len(frame)
-                self.end += 1
-            while self._write_next(timeout_s, on_blocked):
+                self.end = number + 1
+                is_next = self._cursor == number
+                if is_next:
+                    self._cursor = number + 1
+            if is_next:
+                self._write_as(number, frame, timeout_s, on_blocked)
+            while self._cursor < self.end and self._write_next(timeout_s, on_blocked):
                 pass
 
     def _wait_for_room(self, nbytes: int, timeout_s: float, on_blocked: Callable[[], None]) -> None:
-        with self._changed:
+        with self._lock:
             while not self._gone and self._frames and self._nbytes + nbytes > self._window:
                 on_blocked()
                 first = self.first
@@ -78,24 +85,27 @@ class Outgoing:
 
     def _write_next(self, timeout_s: float, on_blocked: Callable[[], None]) -> bool:
         """Write the next frame that is due; False if there was none. The caller holds `_writing`."""
-        with self._changed:
+        with self._lock:
             self._cursor = max(self._cursor, self.first)
             if self._cursor == self.end:
                 return False
             number = self._cursor
             frame = self._frames[number - self.first]
             self._cursor += 1
+        self._write_as(number, frame, timeout_s, on_blocked)
+        return True
+
+    def _write_as(self, number: int, frame: bytes, timeout_s: float, on_blocked: Callable[[], None]) -> None:
         try:
             self._write(frame, timeout_s, on_blocked)
         except CarrierTimeoutError:
-            with self._changed:
+            with self._lock:
                 self._cursor = min(self._cursor, number)
             raise
-        return True
 
     def acknowledge(self, number: int) -> None:
         """Forget the frames before `number`: the peer has them. A number that was not sent yet says nothing."""
-        with self._changed:
+        with self._lock:
             if not self.first < number <= self.end:
                 return
             for _ in range(number - self.first):
@@ -106,7 +116,7 @@ class Outgoing:
     def go_back(self, number: int) -> bool:
         """The peer asks for all from `number` on; whether anything is now due."""
         self.acknowledge(number)
-        with self._changed:
+        with self._lock:
             last, at = self._went_back
             now = time.monotonic()
             if self.first <= number < self._cursor:
@@ -119,22 +129,22 @@ class Outgoing:
     @property
     def owed_at(self) -> float | None:
         """When to go back to `first`, since the peer asked for it a second time and it has not come since."""
-        with self._changed:
+        with self._lock:
             return self._owed_at if self._went_back[0] == self.first < self.end else None
 
     def rewind(self) -> bool:
         """All that is kept may have been lost; whether anything is now due."""
-        with self._changed:
+        with self._lock:
             self._cursor = self.first
             return self.first < self.end
 
     def wait_until_arrived(self, timeout_s: float) -> bool:
         """Wait until the peer has everything, or takes no more."""
-        with self._changed:
+        with self._lock:
             return self._changed.wait_for(lambda: self._gone or self.first == self.end, timeout_s)
 
     def end_here(self) -> None:
         """The peer takes no more: wake up whoever waits for room."""
-        with self._changed:
+        with self._lock:
             self._gone = True
             self._changed.notify_all()
