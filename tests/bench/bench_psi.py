@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import socket
 import statistics
 import subprocess
 import sys
@@ -29,9 +28,10 @@ from typing import Any
 
 import numpy as np
 import private_set_intersection.python as openmined
+from sealed_way import sealed_way
 
 from isthmus.parties.network.channel import Channel, CountingLog
-from isthmus.parties.network.local import SocketCarrier, socket_pair
+from isthmus.parties.network.local import socket_pair
 from isthmus.parties.table import Identifier
 from isthmus.psi import align_as_initiator, align_as_responder
 
@@ -58,7 +58,7 @@ def one_side(side: int, size: int, descriptor: int) -> None:
     """A party: gets ready, waits for the word, aligns, and prints what it cost."""
     identifiers = {"id": Identifier([np.array(elements(size, side), dtype=object)])}
     names = ("initiator", "responder")
-    carrier = SocketCarrier(socket.socket(fileno=descriptor))
+    carrier = sealed_way(descriptor, names[side], names[1 - side])
     channel = Channel(carrier, me=names[side], peer=names[1 - side], log=CountingLog())
     align = (align_as_initiator, align_as_responder)[side]
     print("ready", flush=True)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import socket
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from sealed_way import sealed_way
 
 from isthmus.horizontal.fixed_point import FLOAT32
 from isthmus.horizontal.members import Members
@@ -40,7 +40,7 @@ from isthmus.parties.home import PartyHome
 from isthmus.parties.identity import Identity
 from isthmus.parties.ledger import Ledger
 from isthmus.parties.network.channel import Channel
-from isthmus.parties.network.local import SocketCarrier, socket_pair
+from isthmus.parties.network.local import socket_pair
 from isthmus.parties.network.message import Step, Topic
 from isthmus.parties.state import State
 
@@ -65,7 +65,7 @@ def party(place: int, descriptor: int, folder: Path) -> None:
     home = PartyHome(folder / me)
     keys = {name: bytes.fromhex(key) for name, key in json.loads((folder / "keys.json").read_text()).items()}
     log = Ledger(home).job("bench", JOB)
-    carrier = SocketCarrier(socket.socket(fileno=descriptor))
+    carrier = sealed_way(descriptor, me, COORDINATOR)
     channel = Channel(carrier, me=me, peer=COORDINATOR, log=log, timeout_s=TIMEOUT_S)
     plain = PlainGiving(channel, Topic.TRAIN)
     secure = SecureGiving(
@@ -108,7 +108,7 @@ def coordinator(descriptors: list[int], folder: Path) -> None:
     home = PartyHome(folder / COORDINATOR)
     log, channels = Ledger(home).job("bench", JOB), {}
     for name, descriptor in zip(NAMES, descriptors, strict=True):
-        carrier = SocketCarrier(socket.socket(fileno=descriptor))
+        carrier = sealed_way(descriptor, COORDINATOR, name)
         channels[name] = Channel(carrier, me=COORDINATOR, peer=name, log=log, timeout_s=TIMEOUT_S)
         channels[name].receive(Topic.TRAIN, Step.READY)
     members, seed = Members(channels), os.urandom(16).hex()

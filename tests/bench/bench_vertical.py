@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from sealed_way import sealed_way
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
@@ -37,7 +37,7 @@ from isthmus.parties.events import Phase, Progress
 from isthmus.parties.home import PartyHome
 from isthmus.parties.ledger import Ledger
 from isthmus.parties.network.channel import Channel
-from isthmus.parties.network.local import SocketCarrier, socket_pair
+from isthmus.parties.network.local import socket_pair
 from isthmus.parties.table import Column
 from isthmus.vertical import EpochReport, SplitPlan, split_rows, train_active, train_passive
 
@@ -75,7 +75,7 @@ def one_side(side: int, descriptor: int, folder: Path) -> None:
     values, label = data(side)
     columns = [Column(f"c{place}", "number", values[:, place]) for place in range(COLUMNS)]
     log = Ledger(home).job("bench", JOB)
-    channel = Channel(SocketCarrier(socket.socket(fileno=descriptor)), me=me, peer=peer, log=log)
+    channel = Channel(sealed_way(descriptor, me, peer), me=me, peer=peer, log=log)
     events = open(os.devnull, "wb")  # noqa: SIM115
     tell = Publisher(lambda line: (events.write(line), events.flush()), PARTIES)
     tell.obey(home.config.policy)
