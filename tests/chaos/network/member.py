@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +102,7 @@ def main() -> int:
         log=CountingLog(), timeout_s=options.timeout,
     )  # fmt: skip
     if options.address:
-        reach._entry = replace(reach._entry, address=options.address)
+        reach._entry = reach._entry.model_copy(update={"address": options.address})
     channel = reach.open(options.attempt)[options.peer]
     told, took, done = Told(), list[float](), threading.Event()
     before = memory("VmRSS")

@@ -19,12 +19,14 @@ def test_a_newer_process_of_a_member_fences_the_older_and_completes_the_job(
     vertical.consortium.start_exchange()
     vertical.join("insurer", "lab", timeout_s=TIMEOUT_S)
     vertical.wait(lambda: vertical.steps("lab") >= 2)
+    vertical.proxy.delay_s.update(up=0.2, down=0.2)  # it will not be over before the newer one is there
     older = vertical.processes["lab"]
     vertical.join("lab", timeout_s=200)
     newer = vertical.processes["lab"]
     assert older.wait(60) == 4
     assert "error[exchange.fenced]" in vertical.said("lab")  # both write to one log; the newer has said nothing yet
     vertical.wait(lambda: vertical.attempts("lab") == 2)
+    vertical.proxy.delay_s.update(up=0, down=0)
     took = vertical.ends_with("insurer", 4, "peer.deadline", "peer.gone", within_s=TIMEOUT_S)
     assert newer.poll() is None  # it waits for the peer's new attempt
     vertical.nothing_half_written()

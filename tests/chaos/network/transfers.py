@@ -54,8 +54,9 @@ class Transfer:
 
     def wait_until_at(self, share: float, seconds: float = 300) -> None:
         """Wait until the receiver has this share of it."""
-        wait(lambda: self.arrived() >= share * self.mib or self.processes[RECEIVER].poll() is not None, seconds)
-        assert self.processes[RECEIVER].poll() is None, self.said(RECEIVER)
+        ended = lambda: any(process.poll() is not None for process in self.processes.values())  # noqa: E731
+        wait(lambda: self.arrived() >= share * self.mib or ended(), seconds)
+        assert not ended(), {who: self.said(who) for who in self.processes}
 
     def arrived(self) -> int:
         """How many MiB the receiver has."""
