@@ -7,7 +7,9 @@
    the same room, member and lane is cut. It answers with empty initial metadata: accepted.
 3. Frames pass from stream to stream of the same room and lane, by the destination in their header, if the source is
    the certificate's member. A frame for somebody who is not connected is dropped: whoever sealed it sends it again.
-4. Each stream has an outbox bounded by bytes. When it is full, the exchange stops reading from those who send to it.
+4. Each stream has an outbox bounded by bytes. When it is full, the exchange stops reading from those who send to it; a
+   stream that holds others back so and takes next to nothing for 10 s is cut, since those have other peers as well.
+   What waits for one member on all its streams is bounded too: beyond it, frames are dropped.
 5. The roster is read again every few seconds; whoever is no longer in it, or no longer valid, is cut.
 
 **Who learns what**: the exchange sees who speaks to whom, in which room and lane, when and how much; the payloads are
@@ -45,6 +47,8 @@ __all__ = ["METHOD", "SERVICE", "Admitted", "Exchange"]
 SERVICE, METHOD = "isthmus.Exchange", "Relay"
 _DESTINATION, _SOURCE = slice(8, 8 + NAME_NBYTES), slice(40, 40 + NAME_NBYTES)
 _ADDRESS = re.compile(r"([^:\[\]]+|\[[0-9a-fA-F:]+\]):([0-9]{1,5})")
+_HELD_BACK_S = 10.0
+_FULL_STREAMS = 4  # as many full outboxes are held for one member
 _FRAME_NBYTES = 128  # about what a frame costs beside its bytes: many small ones count too
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -54,13 +58,18 @@ _log = logging.getLogger(__name__)
 class _Connection:
     """One stream of a member, and what waits to be written to it."""
 
-    def __init__(self, member: str, certificate: x509.Certificate, said: Introduction, routes: _Routes) -> None:
+    def __init__(
+        self, member: str, certificate: x509.Certificate, said: Introduction, routes: _Routes, holding: Counter[str]
+    ) -> None:
         self.member, self.certificate = member, certificate
         self.room, self.lane, self.epoch = said
         self.name, self.routes = padded(member), routes
         self.outbox: deque[bytes] = deque()
         self.waiting_nbytes = 0
+        self.holding = holding
         self.sent = self.dropped = 0
+        self._taken_nbytes = 0
+        self._held_back: tuple[float, int] | None = None  # since when it holds senders back, and what it had taken then
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[RefusedError | None] = self._loop.create_future()  # None: the member went
         self._more: asyncio.Future[None] | None = None  # the writer waits for a frame
@@ -72,10 +81,15 @@ class _Connection:
     def put(self, frame: bytes) -> None:
         self.outbox.append(frame)
         self.waiting_nbytes += len(frame) + _FRAME_NBYTES
+        self.holding[self.member] += len(frame) + _FRAME_NBYTES
         self._wake_writer()
 
     def written(self, frame: bytes) -> None:
         self.waiting_nbytes -= len(frame) + _FRAME_NBYTES
+        self.holding[self.member] -= len(frame) + _FRAME_NBYTES
+        self._taken_nbytes += len(frame) + _FRAME_NBYTES
+        if not self.outbox:
+            self._held_back = None
         self._wake_senders()
 
     async def more(self) -> None:
@@ -83,18 +97,30 @@ class _Connection:
         self._more = self._loop.create_future()
         await self._more
 
-    async def room_made(self, sender: _Connection) -> None:
-        """Wait until the outbox was drained a little, or either of the two ends."""
+    async def room_made(self, sender: _Connection, least_nbytes: int) -> bool:
+        """Wait until the outbox was drained a little, or either of the two ends.
+
+        False once it has held senders back for `_HELD_BACK_S` and taken less than `least_nbytes` meanwhile.
+        """
         if self._room_made is None:
             self._room_made = self._loop.create_future()
+        if self._held_back is None:
+            self._held_back = self._loop.time(), self._taken_nbytes
+        since, taken = self._held_back
         ends: set[asyncio.Future[Any]] = {self._room_made, sender.ended}
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        left_s = since + _HELD_BACK_S - self._loop.time()
+        await asyncio.wait(ends, timeout=max(0.0, left_s), return_when=asyncio.FIRST_COMPLETED)
+        if self._loop.time() < since + _HELD_BACK_S:
+            return True
+        self._held_back = None  # a new time begins
+        return self._taken_nbytes - taken >= least_nbytes
 
     def end(self, why: RefusedError | None = None) -> None:
         """Its frames are let go, and whoever waits for it goes on."""
         if self.is_open():
             self.ended.set_result(why)
             self.outbox.clear()
+            self.holding[self.member] -= self.waiting_nbytes
             self.waiting_nbytes = 0
             self._wake_writer()
             self._wake_senders()
@@ -135,6 +161,7 @@ class Exchange:
         self._directory = Directory(admitted())
         self._routes: dict[tuple[str, str], _Routes] = {}  # by room and lane
         self._open: Counter[str] = Counter()  # streams by member
+        self._holding: Counter[str] = Counter()  # bytes that wait for each member, in all its outboxes
         self._handled: Counter[str] = Counter()  # the same, with those that were cut and have not ended yet
         self.figures = Figures()
         for lane, figures in self.figures.lanes.items():
@@ -226,7 +253,7 @@ class Exchange:
             raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "connections")
         if older is not None:
             self._cut(older, RefusedError(grpc.StatusCode.ABORTED, "replaced"))
-        connection = _Connection(member, certificate, said, self._routes.setdefault(said[:2], {}))
+        connection = _Connection(member, certificate, said, self._routes.setdefault(said[:2], {}), self._holding)
         connection.routes[connection.name] = connection
         self._open[member] += 1
         self._handled[member] += 1
@@ -273,7 +300,8 @@ class Exchange:
             while (receiver := routes.get(destination)) is not None:
                 if receiver.waiting_nbytes < self._outbox_nbytes:
                     break
-                await receiver.room_made(connection)
+                if not await receiver.room_made(connection, self._outbox_nbytes // 8) and receiver.is_open():
+                    self._cut(receiver, RefusedError(grpc.StatusCode.UNAVAILABLE, "slow"))
                 if not connection.is_open():
                     return
             if receiver is None:
@@ -281,6 +309,10 @@ class Exchange:
                     return self._cut(connection, invalid("frame"))
                 connection.dropped += 1
                 self.figures.dropped["absent"] += 1
+                continue
+            if self._holding[receiver.member] >= _FULL_STREAMS * self._outbox_nbytes:
+                connection.dropped += 1
+                self.figures.dropped["full"] += 1
                 continue
             receiver.put(frame)
             figures.frames += 1
