@@ -58,6 +58,15 @@ def fingerprint(certificate: bytes) -> str:
     return x509.load_pem_x509_certificate(certificate).fingerprint(hashes.SHA256()).hex()
 
 
+def subject(certificate: bytes) -> str:
+    """The subject of a PEM certificate, equal for those that TLS takes for equal: case and spaces do not count.
+
+    Raises `ValueError` for anything else.
+    """
+    name = x509.load_pem_x509_certificate(certificate).subject
+    return repr([(part.oid.dotted_string, " ".join(str(part.value).lower().split())) for part in name])
+
+
 def expires(certificate: bytes) -> datetime:
     """When a PEM certificate ends. Raises `ValueError` for anything else."""
     return x509.load_pem_x509_certificate(certificate).not_valid_after_utc

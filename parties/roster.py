@@ -38,7 +38,7 @@ from pydantic import (
     model_validator,
 )
 
-from .certificate import TLS_NAME, expires, fingerprint
+from .certificate import TLS_NAME, expires, fingerprint, subject
 from .errors import InputError
 from .home import NAME_PATTERN
 from .identity import is_everybodys, verify
@@ -170,6 +170,9 @@ class Roster(Part):
             raise ValueError(f"two members have the key {twice}")
         if twice := _twice(fingerprint(entry.certificate.encode()) for entry in entries):
             raise ValueError(f"two entries have the certificate {twice}")
+        # TLS looks a trusted certificate up by its subject: whoever copies that of another locks the other out.
+        if _twice(subject(entry.certificate.encode()) for entry in entries):
+            raise ValueError("two entries have certificates of the same subject")
         if self.threshold > (allowed := len(self.members) - len(self.revoked)):
             raise ValueError(f"threshold is {self.threshold}, and members that are not revoked are {allowed}")
         return self
