@@ -36,7 +36,8 @@ PARTS = {
     "middle": "a hostile exchange answers in a member's name",
     "marks": "plaintext in the exchange's memory and in captured traffic",
     "live": "revoked and expired on a live stream",
-    "papers": "rosters and signed jobs",
+    "papers": "rosters, and files that are bombs",
+    "jobs": "signed jobs",
     "flood": "floods, and members that never read",
     "mutations": "mutated inputs against every parser",
 }
