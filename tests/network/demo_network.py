@@ -49,6 +49,7 @@ from isthmus.flows.kinds.aligned import ALIGN_PHASES
 from isthmus.flows.launch import Vault, run_here
 from isthmus.flows.signed import read_job_file
 from isthmus.flows.terminal import size_text
+from isthmus.parties.errors import IsthmusError
 from isthmus.parties.events import Count, Fingerprint, Metric, PublicEvent, parse
 from isthmus.parties.home import PartyHome
 from isthmus.parties.ledger import Ledger
@@ -316,6 +317,10 @@ def main() -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["align"]:
-        align_member(Path(sys.argv[2]), sys.argv[4], Path(sys.argv[6]))
+        try:
+            align_member(Path(sys.argv[2]), sys.argv[4], Path(sys.argv[6]))
+        except IsthmusError as error:
+            print(error.text(), file=sys.stderr)
+            sys.exit(error.exit_code)
         sys.exit()
     sys.exit(main())
