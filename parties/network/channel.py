@@ -96,6 +96,7 @@ class Channel:
         self._changed = threading.Condition(self._lock)
         self._inbox: defaultdict[Topic, deque[tuple[int, Message]]] = defaultdict(deque)
         self._waiting_nbytes = 0
+        self._receivers = 0  # that wait for another one to read
         self._ended: str | None = None  # the error code once nothing more can come
         self._late = "peer.deadline"  # the code of the next deadline that passes
         self._closed = False
@@ -151,10 +152,10 @@ class Channel:
                     self._read_one(left_s)
                 finally:
                     self._reading.release()
-                    self._notify()
+                    if self._receivers:
+                        self._notify()
             else:
-                with self._lock:
-                    self._changed.wait_for(lambda: self._is_news(topic) or not self._reading.locked(), left_s)
+                self._wait_for_reader(topic, left_s)
         if message.step not in steps:
             due = " or ".join(steps)
             raise self._failure("peer.protocol", topic, f"{message.step} came where {due} was due")
@@ -212,11 +213,21 @@ class Channel:
             if self._inbox[topic]:
                 nbytes, message = self._inbox[topic].popleft()
                 self._waiting_nbytes -= nbytes
-                self._changed.notify_all()
+                if self._reader is not None:
+                    self._changed.notify_all()
                 return message
             if self._ended or self._closed:
                 raise self._failure(self._ended or "peer.gone", topic)
             return None
+
+    def _wait_for_reader(self, topic: Topic, timeout_s: float) -> None:
+        """Wait until there is news, or nobody reads: who has read notifies if it finds `_receivers` counted."""
+        with self._lock:
+            self._receivers += 1
+            try:
+                self._changed.wait_for(lambda: self._is_news(topic) or not self._reading.locked(), timeout_s)
+            finally:
+                self._receivers -= 1
 
     def _is_news(self, topic: Topic) -> bool:
         return bool(self._inbox[topic] or self._ended or self._closed)

@@ -127,7 +127,7 @@ def encode(message: Message) -> list[Buffer]:
     fields = dict(message.fields)
     _check_fields(fields)
     try:
-        header = msgpack.packb([VERSION, message.topic.value, message.step.value, fields, table])
+        header = msgpack.packb([VERSION, message.topic, message.step, fields, table])
     except (ValueError, OverflowError) as failure:  # nested too deeply, text that is no UTF-8, a number beyond 64 bits
         raise MalformedMessageError("header content") from failure
     if len(header) > MAX_HEADER_NBYTES:
