@@ -24,21 +24,20 @@ import logging
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import Protocol
 
 from .channel import CarrierClosedError, CarrierTimeoutError
 from .frame import FAST_TOPICS, HEADER_NBYTES, TAG_NBYTES, Header, Kind
 from .message import Buffer, MalformedMessageError, Topic
+from .minder import ACK_S, ASK_S, Minder
 from .sealed import Frame, FrameCarrier, Incoming, SealedCarrier
 from .session import Handshake, NotForUsError, Session
 from .window import Outgoing
 
 BULK_WINDOW_NBYTES = 32 * 1024 * 1024  # at 40 ms between members, 4 MiB gives 42 MB/s and this 199
 FAST_WINDOW_NBYTES = 1024 * 1024
-ACK_S = 0.05
-ASK_S = 0.2  # between two requests to go back
 IDLE_S = 3.0  # without a frame, after which one asks whether something was lost
 LOOK_S = 0.01  # how often one that waits for the end looks whether it is there
 GOODBYE_S = 5.0  # for which one that has ended still answers a peer that has not
@@ -73,28 +72,23 @@ class ResumingCarrier(SealedCarrier):
         self._sends_control = threading.Lock()
         self._takes_control = threading.Lock()
         self._control_number = self._control_expected = 0
-        self._duty = threading.Condition()  # of what the minder does beside sending and receiving
-        self._ack_at: float | None = None
-        self._ask_at: float | None = None
-        self._asked_at = 0.0
-        self._to_pump: set[Topic] = set()
         self._quiet_since = 0.0
-        self._closing = self._over = False
+        self._ending = threading.Lock()
+        self._closing = False
         self._goodbye: bytes | None = None
-        self._minder = threading.Thread(target=self._mind, name=f"resuming-{peer}", daemon=True)
+        self._minder = Minder(f"resuming-{peer}", self._outgoing, self._control)
         way.on_control, way.on_reconnect = self._on_control, self._on_reconnect
 
     def _begin(self, session: Session) -> None:
         super()._begin(session)
         self._control_sealer, self._control_opener = session.sealer("control"), session.opener("control")
         self._bye_sealer, self._bye_opener = session.sealer("bye"), session.opener("bye")
-        self._outgoing = {
-            topic: Outgoing(self._writer(topic), _window(topic), lambda: self._lossy.trouble) for topic in Topic
-        }
+        for topic in Topic:
+            self._outgoing[topic] = Outgoing(self._writer(topic), _window(topic), lambda: self._lossy.trouble)
         self._quiet_since = time.monotonic()
         self._minder.start()
         if self.refused["early"]:
-            self._ask()  # what overtook the peer's AUTH
+            self._minder.ask()  # what overtook the peer's AUTH
 
     def _writer(self, topic: Topic) -> Callable[[bytes, float, Callable[[], None]], None]:
         return lambda frame, timeout_s, on_blocked: self._way.send(topic, [frame], timeout_s, on_blocked)
@@ -107,12 +101,12 @@ class ResumingCarrier(SealedCarrier):
         nbytes = HEADER_NBYTES + len(piece) + TAG_NBYTES
         self._outgoing[topic].push(nbytes, lambda: self._seal(topic, piece, flags, total), timeout_s, on_blocked)
 
-    def _control(self, kind: int) -> None:
-        """Say what has come so far."""
+    def _control(self, asks: bool) -> None:
+        """Say what has come so far, and perhaps ask for what has not."""
         with self._sends_control:  # until it is sent: the peer takes none that comes after a later one
             expected = {incoming.topic: incoming.expected for incoming in self._incoming.values()}
             header = Header(Kind.CONTROL, self.peer, self.me, self._control_sealer.channel, self._control_number)
-            plain = _CONTROL.pack(kind, *(expected[topic] for topic in Topic))
+            plain = _CONTROL.pack(_RESUME if asks else _ACK, *(expected[topic] for topic in Topic))
             frame = self._control_sealer.seal(self._control_number, plain, header.pack())
             self._control_number += 1
             self._way.send(None, [frame], ACK_S, _nothing)
@@ -142,7 +136,7 @@ class ResumingCarrier(SealedCarrier):
         if now - self._quiet_since < IDLE_S:
             return False
         self._quiet_since = now
-        self._ask()
+        self._minder.ask()
         return True
 
     def _all_has_come(self) -> bool:
@@ -170,16 +164,16 @@ class ResumingCarrier(SealedCarrier):
         if header.sequence != incoming.expected:
             if header.sequence < incoming.expected:
                 self.refused["repeated"] += 1
-                self._acknowledge_soon()  # it does not know that this has come
+                self._minder.acknowledge_soon()  # it does not know that this has come
             else:
                 self.refused["ahead"] += 1
-                self._ask()
+                self._minder.ask()
             return None
         try:
             message = incoming.take(header, frame)
         except NotForUsError:
             self.refused["seal"] += 1
-            self._ask()
+            self._minder.ask()
             return None
         self._count(incoming, len(frame))
         return message
@@ -188,11 +182,11 @@ class ResumingCarrier(SealedCarrier):
         topic = incoming.topic
         self._unacknowledged[topic] += nbytes
         if self._unacknowledged[topic] < _window(topic) // 4:
-            self._acknowledge_soon()
+            self._minder.acknowledge_soon()
             return
         self._unacknowledged[topic] = 0
         with _ignored():
-            self._control(_ACK)
+            self._control(False)
 
     def _on_control(self, frame: bytes) -> None:
         """Take in a control frame, in the thread that reads the way: nobody has to wait for it."""
@@ -215,9 +209,9 @@ class ResumingCarrier(SealedCarrier):
             if kind != _RESUME:
                 self._outgoing[topic].acknowledge(number)
             elif self._outgoing[topic].go_back(number):
-                self._pump_soon(topic)
+                self._minder.pump_soon(topic)
         if kind == _RESUME:
-            self._acknowledge_soon()
+            self._minder.acknowledge_soon()
 
     def _on_bye(self, header: Header, frame: Frame) -> None:
         try:
@@ -237,62 +231,8 @@ class ResumingCarrier(SealedCarrier):
             return
         for topic, outgoing in self._outgoing.items():
             if outgoing.rewind():
-                self._pump_soon(topic)
-        self._ask()
-
-    # --- what has to be done meanwhile -------------------------------------------------------------------------------
-
-    def _acknowledge_soon(self) -> None:
-        if self._ack_at is None:
-            with self._duty:
-                self._ack_at = time.monotonic() + ACK_S
-                self._duty.notify()
-
-    def _ask(self) -> None:
-        if self._ask_at is None:
-            with self._duty:
-                self._ask_at = max(time.monotonic(), self._asked_at + ASK_S)
-                self._duty.notify()
-
-    def _pump_soon(self, topic: Topic) -> None:
-        with self._duty:
-            self._to_pump.add(topic)
-            self._duty.notify()
-
-    def _mind(self) -> None:
-        while True:
-            with self._duty:
-                while not self._over and not self._to_pump:
-                    due = min(self._due(), default=None)
-                    left_s = None if due is None else due - time.monotonic()
-                    if left_s is not None and left_s <= 0:
-                        break
-                    self._duty.wait(left_s)
-                if self._over:
-                    return
-                now = time.monotonic()
-                asks = self._ask_at is not None and self._ask_at <= now
-                acknowledges = self._ack_at is not None and self._ack_at <= now
-                topics, self._to_pump = self._to_pump, set()
-                if asks:
-                    self._ask_at, self._asked_at = None, now
-                if asks or acknowledges:
-                    self._ack_at = None
-            if asks or acknowledges:
-                with _ignored():
-                    self._control(_RESUME if asks else _ACK)
-            for topic, outgoing in self._outgoing.items():
-                if (at := outgoing.owed_at) is not None and at <= now and outgoing.go_back(outgoing.first):
-                    topics.add(topic)
-            for topic in topics:
-                with _ignored():
-                    if self._outgoing[topic].pump(ACK_S):
-                        self._pump_soon(topic)
-
-    def _due(self) -> Iterable[float]:
-        """The times at which something is to be done."""
-        times = [self._ack_at, self._ask_at, *(outgoing.owed_at for outgoing in self._outgoing.values())]
-        return (at for at in times if at is not None)
+                self._minder.pump_soon(topic)
+        self._minder.ask()
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -303,7 +243,7 @@ class ResumingCarrier(SealedCarrier):
         seconds in which the way is there, for the peer's own goodbye, so that either may lose the way at the very end.
         Raises `CarrierTimeoutError` where the peer has not said so.
         """
-        with self._duty:
+        with self._ending:
             if self._closing:
                 return
             self._closing = True
@@ -317,14 +257,11 @@ class ResumingCarrier(SealedCarrier):
                 self._way.send(None, [self._goodbye], ASK_S, _nothing)
             if linger_s and arrived:
                 self._see_goodbye(linger_s)
-        with self._duty:
-            self._over = True
-            self._duty.notify()
+        self._minder.stop()
         for outgoing in self._outgoing.values():
             outgoing.end_here()
         self._way.close()
-        if self._minder.ident is not None:
-            self._minder.join(timeout=1)
+        self._minder.join()
         if self.refused:
             _log.warning("frames from %s that were not accepted: %s", self.peer, dict(self.refused))
         if linger_s and not arrived:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from isthmus.parties.errors import PeerFailure
+from isthmus.parties.network import minder as minder_module
 from isthmus.parties.network import resuming as module
 from isthmus.parties.network import window as window_module
 from isthmus.parties.network.channel import CarrierClosedError, CarrierTimeoutError, Channel, CountingLog
@@ -29,7 +30,9 @@ Ends = tuple[Way, Way, ResumingCarrier, ResumingCarrier]
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that a carrier waits for comes soon; a test puts back what must not help it."""
-    for name, value in {"ACK_S": 0.02, "ASK_S": 0.02, "IDLE_S": 0.1, "GOODBYE_S": 0.5}.items():
+    for name, value in {"ACK_S": 0.02, "ASK_S": 0.02}.items():
+        monkeypatch.setattr(minder_module, name, value)
+    for name, value in {"IDLE_S": 0.1, "GOODBYE_S": 0.5}.items():
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(window_module, "AGAIN_S", 0.05)
     monkeypatch.setattr(ResumingCarrier, "retry_s", 0.05)
@@ -189,7 +192,7 @@ def test_a_flood_does_not_keep_anybody_beyond_the_deadline(kind: Kind) -> None:
 
 def test_a_quarter_of_the_window_is_acknowledged_at_once(met: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     _left, right, insurer, lab = met
-    monkeypatch.setattr(module, "ACK_S", NEVER_S)
+    monkeypatch.setattr(minder_module, "ACK_S", NEVER_S)
     monkeypatch.setattr(module, "BULK_WINDOW_NBYTES", 4 * 4 * (1000 + 112))
     before = len(kinds(right.sent, Kind.CONTROL))
     lab._unacknowledged[Topic.TRAIN] = 0
@@ -595,7 +598,7 @@ def test_closing_beside_a_meeting_leaves_no_thread(ends: Ends, pause_s: float) -
 
 def test_much_traffic_both_ways_with_small_windows_refuses_nothing(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, insurer, lab = ends
-    monkeypatch.setattr(module, "ACK_S", 0.001)
+    monkeypatch.setattr(minder_module, "ACK_S", 0.001)
     monkeypatch.setattr(module, "BULK_WINDOW_NBYTES", 2000)
     monkeypatch.setattr(module, "FAST_WINDOW_NBYTES", 2000)
     topics, each_nbytes, count = (Topic.TRAIN, Topic.ALIGN, Topic.SETUP), 100, 150

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from isthmus.parties.errors import PeerFailure
+from isthmus.parties.network import minder as minder_module
 from isthmus.parties.network import resuming as module
 from isthmus.parties.network import sealed as sealed_module
 from isthmus.parties.network import window as window_module
@@ -33,7 +34,9 @@ REASONS = {"early", "handshake", "malformed", "stray", "repeated", "ahead", "sea
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that a carrier waits for comes soon."""
-    for name, value in {"ACK_S": 0.005, "ASK_S": 0.005, "IDLE_S": 0.03, "GOODBYE_S": 1.0}.items():
+    for name, value in {"ACK_S": 0.005, "ASK_S": 0.005}.items():
+        monkeypatch.setattr(minder_module, name, value)
+    for name, value in {"IDLE_S": 0.03, "GOODBYE_S": 1.0}.items():
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(window_module, "AGAIN_S", 0.01)
     monkeypatch.setattr(ResumingCarrier, "retry_s", 0.03)
