@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import itertools
 import random
 import threading
@@ -93,6 +94,8 @@ class Duel:
     def finish(self, deadline_s: float = 180.0) -> Duel:
         for side in self.sides:
             side.join(deadline_s)
+            if side.is_alive():
+                faulthandler.dump_traceback()  # a hang is a finding: where?
         return self
 
     @property
