@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue, SimpleQueue
 
 from .channel import CarrierClosedError, CarrierTimeoutError
 from .frame import FAST_TOPICS, Kind, parse
@@ -176,7 +176,8 @@ class LinkEnd:
     it must not block. `on_reconnect` is called, in another thread of the link, each time that a lane has come up, the
     first time included: what was sent before may be lost.
 
-    One thread at a time receives. The order is that in which the peer sent, within each lane.
+    The order is that in which the peer sent, within each lane. Two threads may receive at once, as at the end, where
+    one waits for the goodbye while another still reads: each frame then goes to one of them.
     """
 
     lossy = True
@@ -186,8 +187,10 @@ class LinkEnd:
         self.on_control: Callable[[bytes], None] = _ignore
         self.on_reconnect: Callable[[], None] = _nothing
         self._link, self._fast, self._bulk = link, fast, bulk
-        self._inbox: SimpleQueue[bytes | None] = SimpleQueue()
-        # Bytes that came by each lane, and that were taken out: each number has one writer, so none needs a lock.
+        # Not a SimpleQueue: where two threads wait in one with a timeout, CPython's may forget the timeout of either.
+        self._inbox: Queue[bytes | None] = Queue()
+        self._taking = threading.Lock()  # of `_taken`
+        # Bytes that came by each lane, and that were taken out.
         self._came = {fast: 0, bulk: 0}
         self._taken = 0
         self._over = False  # nothing more is sent
@@ -222,7 +225,8 @@ class LinkEnd:
         if frame is None:
             self._drained = True
             raise CarrierClosedError(self._link.ended or "peer.gone")
-        self._taken += len(frame) + _FRAME_NBYTES
+        with self._taking:
+            self._taken += len(frame) + _FRAME_NBYTES
         return frame
 
     @property

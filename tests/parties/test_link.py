@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -142,6 +143,29 @@ def world_less_link() -> Iterator[link_module.Link]:
     link.end("clinic")
     yield link
     link.close()
+
+
+def test_two_threads_that_receive_both_keep_their_deadlines(world: World) -> None:
+    link = world.link("lab")
+    end, (_, bulk) = link.end("clinic"), link.lanes
+    looked, done = [0, 0], threading.Event()
+
+    def look(which: int) -> None:
+        while not done.is_set():
+            with contextlib.suppress(CarrierTimeoutError):
+                end.receive(0.0002)
+            looked[which] += 1
+
+    threads = [threading.Thread(target=look, args=(which,), daemon=True) for which in range(len(looked))]
+    for thread in threads:
+        thread.start()
+    for _ in range(150):
+        end.take(bulk, frame("clinic", "lab"))
+        one, other = looked
+        wait_until(lambda: looked[0] > one + 1 and looked[1] > other + 1)  # noqa: B023
+    done.set()
+    for thread in threads:
+        thread.join(10)
 
 
 def test_a_peer_that_sends_more_than_the_inbox_holds_loses_frames_and_blocks_nobody(
