@@ -92,7 +92,7 @@ CATALOGUE: dict[str, Words] = {
     ),
     "roster.expired": Words(
         "{peer}'s time in the roster of {party} is over",
-        "renew it: `isthmus init --renew` at {peer}, then `isthmus consortium add`",
+        "renew it: `isthmus init party {peer} --renew` there, then `isthmus consortium add`",
     ),
     "roster.key_differs": Words(
         "the {field} of {party} is not the one in the roster",
@@ -398,7 +398,7 @@ CATALOGUE: dict[str, Words] = {
     ),
     "exchange.expired": Words(
         "the exchange has cut {party} off: its certificate has expired",
-        "renew it: `isthmus init --renew`, then `isthmus consortium add`",
+        "renew it: `isthmus init party {party} --renew`, then `isthmus consortium add`, sign and accept",
     ),
     "exchange.fenced": Words(
         "a newer process of {party} has taken this run over",
