@@ -92,6 +92,7 @@ def main() -> int:
 
 if __name__ == "__main__":
     faulthandler.register(signal.SIGUSR1)  # `kill -USR1` tells where it is
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends as well
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     status = main()
     sys.stdout.flush()

@@ -156,7 +156,7 @@ def at_the_exchange(stage: Stage, marks: dict[str, bytes], quick: bool) -> list[
         hits.append(found(memory(pid), marks))
         hits.append(found(dump(pid, stage.folder, f"core{number}"), marks))
     in_exchange = found(memory(pid), header, enough=1)
-    in_vault = found(memory(vault), marks, enough=3) if Path(f"/proc/{vault}/maps").exists() else set()
+    in_vault = found(memory(vault), marks, enough=1) if Path(f"/proc/{vault}/maps").exists() else set()
     in_member = found(memory(os.getpid()), marks, enough=3)
     for side in sides:
         side.join(120)
@@ -169,7 +169,7 @@ def at_the_exchange(stage: Stage, marks: dict[str, bytes], quick: bool) -> list[
     inside.tried = len(hits) * len(marks)
     inside.got_through = sum(map(len, hits))
     inside.outcomes.update(hit for each in hits for hit in each)
-    inside.control = bool(in_exchange and in_member and len(in_vault) >= 3) and b"exchange_frames" in told
+    inside.control = bool(in_exchange and in_member and in_vault) and b"exchange_frames" in told
     inside.told = f"the same search found {len(in_member)} in a member's memory, {len(in_vault)} in a vault's"
     captured = found(stage.tap.captured, marks)
     wire.tried, wire.got_through = len(marks), len(captured)
