@@ -78,7 +78,7 @@ def vertical(world: VerticalWorld, joined: Callable[..., Joined]) -> Joined:
 @pytest.fixture
 def horizontal(star: StarWorld, joined: Callable[..., Joined]) -> Joined:
     """Three hospitals and a coordinator that train together for some seconds."""
-    rounds = {"count": 12, "local_epochs": 2, "batch_size": 8, "keep": "last", "deadline_s": 10}
+    rounds = {"count": 12, "local_epochs": 2, "batch_size": 8, "keep": "last", "deadline_s": 15}
     star.job["rounds"] |= rounds
     star.job["alone"] = False
     return joined(star, starter="hub")
