@@ -183,7 +183,7 @@ class Member:
 
     def ping(self, *, count: int, nbytes: int) -> dict[str, float]:
         times = ping(self._end, count=count, nbytes=nbytes)
-        return {"median_ms": 1e3 * statistics.median(times), "per_s": count / sum(times)}
+        return {"median_ms": 1e3 * statistics.median(times), "per_s": 1 / statistics.median(times)}
 
     def echo(self, *, count: int) -> None:
         echo(self._end, count=count)
