@@ -29,6 +29,7 @@ from isthmus.parties.network.resuming import _RESUME, ResumingCarrier
 from tests.consortium import wait
 
 EXCHANGE_MB = 700.0  # what one member may make the exchange hold
+ROOM_MB = 100.0  # and what gRPC holds of its streams before anybody has read it: 8 MiB of window, several times
 VICTIM_MB = 700.0  # the inboxes of a link (256) and a channel (64), and what is on its way
 GARBAGE = Header(Kind.DATA, "lab", "clinic", b"x" * 16, 0, 3, 1000).pack()
 
@@ -62,8 +63,8 @@ class Watch:
         self._over.set()
         self._thread.join()
 
-    def judge(self, score: Score) -> None:
-        score.got_through += (self.peak["exchange"] > EXCHANGE_MB) + (self.peak["victim"] > VICTIM_MB)
+    def judge(self, score: Score, exchange_mb: float = EXCHANGE_MB) -> None:
+        score.got_through += (self.peak["exchange"] > exchange_mb) + (self.peak["victim"] > VICTIM_MB)
         score.told += f"; memory grew by {self.peak['exchange']:.0f} MB (exchange), {self.peak['victim']:.0f} (victim)"
 
 
@@ -179,7 +180,7 @@ def unread_by_a_colluding_member(stage: Stage, pid: int, rooms: int) -> list[Sco
     score.control = watch.peak["exchange"] > 50  # it did hold something
     score.got_through = 0 if duel.went_well else 1
     score.told = f"insurer and lab meanwhile: {duel.ends}"
-    watch.judge(score)
+    watch.judge(score, EXCHANGE_MB + ROOM_MB * rooms)
     stage.hang_up()
     return [score]
 

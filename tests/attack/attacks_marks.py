@@ -147,6 +147,7 @@ def at_the_exchange(stage: Stage, marks: dict[str, bytes], quick: bool) -> list[
     pid, stage.tap.records = stage.consortium.start_exchange().pid, True
     joined = [stage.consortium.join(member) for member in ("insurer", "lab")]
     vault = stage.consortium.vault_of(joined[1])
+    in_vault = wait(lambda: found(memory(vault), marks, enough=1), 60)
     sides = _talk(stage, stage.tap.address, "marked", marks, rounds=20 if quick else 200)
     wait(lambda: all(side.right > 3 for side in sides), 120)
     hits: list[set[str]] = []
@@ -156,7 +157,6 @@ def at_the_exchange(stage: Stage, marks: dict[str, bytes], quick: bool) -> list[
         hits.append(found(memory(pid), marks))
         hits.append(found(dump(pid, stage.folder, f"core{number}"), marks))
     in_exchange = found(memory(pid), header, enough=1)
-    in_vault = found(memory(vault), marks, enough=1) if Path(f"/proc/{vault}/maps").exists() else set()
     in_member = found(memory(os.getpid()), marks, enough=3)
     for side in sides:
         side.join(120)

@@ -122,14 +122,15 @@ def another_job(stage: Stage) -> list[Score]:
         code = end.code if isinstance(end, IsthmusError) else repr(end)
         score.outcomes[code] += 1
         score.got_through += code not in (*_DIFFER, "peer.gone", "peer.protocol")
-    sent: dict[str, int] = {}
-    for member in ("insurer", "lab"):
-        for entry in Ledger(stage.home(member)).entries():
-            if entry.run == "crossed-1":
-                sent[entry.topic.value] = sent.get(entry.topic.value, 0) + entry.nbytes
-    score.got_through += len(sent.keys() - {"agree"})
-    score.told = "left: " + ", ".join(f"{topic} {nbytes} bytes" for topic, nbytes in sent.items())
-    score.control = any(score.outcomes[code] for code in _DIFFER) and sent.get("agree", 0) > 0
+    sent = {
+        entry.topic.value
+        for member in ("insurer", "lab")
+        for entry in Ledger(stage.home(member)).entries()
+        if entry.run == "crossed-1"
+    }
+    score.got_through += len(sent - {"agree"})
+    score.told = f"by their ledgers, this was sent and nothing else: {', '.join(sent)}"
+    score.control = any(score.outcomes[code] for code in _DIFFER) and "agree" in sent
     return [score]
 
 
