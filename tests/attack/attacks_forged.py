@@ -22,7 +22,7 @@ from stage import Stage
 from isthmus.parties.certificate import TLS_NAME, make_certificate
 from isthmus.parties.errors import IsthmusError
 from isthmus.parties.network.channel import CarrierTimeoutError
-from isthmus.parties.network.frame import FIRST, LAST, NAME_NBYTES, Header, Kind
+from isthmus.parties.network.frame import FIRST, LAST, MAX_FRAME_NBYTES, NAME_NBYTES, Header, Kind
 from isthmus.parties.network.link import LinkEnd
 from isthmus.parties.network.message import Topic
 from isthmus.parties.network.resuming import ResumingCarrier
@@ -62,6 +62,28 @@ def source_names(stage: Stage, quick: bool) -> list[Score]:
     score.got_through = sum(_came(ends[name], 0.3) for name in ends)
     stage.stream("clinic", run="names", epoch=1000).accepted().send(Header(Kind.DATA, "lab", "clinic").pack())
     score.control = _came(ends["clinic"], 5.0) == 1
+    stage.hang_up()
+    return [score]
+
+
+def sizes(stage: Stage) -> list[Score]:
+    """Clinic writes what is no frame: nothing, half a header, more than a frame has, more than gRPC takes."""
+    score = Score("clinic sends 0 bytes, half a header, 1 MiB + 1 and 3 MiB to lab, or frames to itself and to nobody")
+    link = stage.link("lab", run="sizes")
+    end = link.end("clinic")
+    wait(lambda: link.trouble is None)
+    header = Header(Kind.DATA, "lab", "clinic", total=2**28).pack()
+    bad = [b"", b"\0", header[:-1], header + bytes(MAX_FRAME_NBYTES - len(header) + 1), header + bytes(3 << 20)]
+    bad += [Header(Kind.DATA, name, "clinic").pack() for name in ("clinic", "nobody", "LAB")]
+    for number, whole in enumerate(bad):
+        stream = stage.stream("clinic", run="sizes", epoch=number + 1).accepted()
+        stream.send(whole)
+        score.tried += 1
+        score.outcomes[f"{stream.status()[0].name}"] += 1
+    score.got_through = _came(end, 1.0)
+    largest = header + bytes(MAX_FRAME_NBYTES - len(header))
+    stage.stream("clinic", run="sizes", epoch=1000).accepted().send(largest)
+    score.control = _came(end, 5.0) == 1
     stage.hang_up()
     return [score]
 
@@ -205,6 +227,7 @@ def run(quick: bool) -> Iterator[Score]:
     with Stage().found() as stage:
         stage.consortium.start_exchange()
         yield from source_names(stage, quick)
+        yield from sizes(stage)
         yield from certificates(stage)
         yield from unpinned_key(stage, quick)
         yield from unpinned_key_process(stage)

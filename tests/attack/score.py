@@ -48,7 +48,7 @@ class Score:
         """One line of the table, and what else there is to tell below it."""
         control = "ok" if self.control else "FAILED"
         verdict = "" if self.held else "   <-- NOT HELD"
-        text = f"  {self.attack:88} tried {self.tried:7,}  through {self.got_through:3}  control {control}{verdict}"
+        text = f"  tried {self.tried:9,}  got through {self.got_through:2}  control {control:6}  {self.attack}{verdict}"
         if self.told:
             text += f"\n      {self.told}"
         if self.outcomes:
