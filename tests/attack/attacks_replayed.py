@@ -76,9 +76,16 @@ def whole_jobs(stage: Stage, hostile: Hostile) -> list[Score]:
         replay = Replay(recorded, 2, in_front=True)
         hostile.relay.script = replay
         before = _models(stage)
-        said = stage.consortium.run(*words)
+        before_them = {member: len(stage.consortium.said(member)) for member in ("insurer", "lab")}
+        joined = {member: stage.consortium.join(member, "--timeout", 30, *words) for member in before_them}
+        for member, process in joined.items():
+            status = process.wait(180)
+            said = stage.consortium.said(member)[before_them[member] :]
+            code = said.rpartition("error[")[2].partition("]")[0] if status else "ended well"
+            score.outcomes[code] += 1
+            # It can keep two members from meeting, and then they say so at their deadline.
+            score.got_through += code != "ended well" and (status, code.split(".")[0]) != (4, "peer")
         score.tried = replay.replayed
-        score.outcomes["ended well"] += all("ledger" in text for text in said.values())
         changed = _models(stage) != before
         score.told = f"{len(recorded)} frames recorded; a model of its own was made: {changed}; {_counts(stage)}"
         scores.append(score)
