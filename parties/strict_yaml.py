@@ -16,7 +16,7 @@ from .errors import InputError, disk_errors, plain_problem
 MOST_NBYTES = 1 << 20  # of a file: a roster of about 1,000 members
 _MOST_LEVELS = 40
 _MOST_DIGITS = 40
-_MOST_NODES = 300_000  # a file of 1 MiB has fewer, but of one character each
+_MOST_NODES = 30_000  # a roster of 1,000 members has half of them; each costs half a kilobyte
 
 B = TypeVar("B", bound=BaseModel)
 
