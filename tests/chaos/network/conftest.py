@@ -56,14 +56,15 @@ def transfer(world: VerticalWorld, tmp_path: Path, ends: ExitStack) -> Callable[
 
 
 @pytest.fixture
-def joined(ends: ExitStack) -> Callable[..., Joined]:
+def joined(ends: ExitStack, tmp_path: Path) -> Callable[..., Joined]:
     """Make a consortium of a world's homes, whose members reach the exchange through a proxy."""
 
     def make(world: Any, *, starter: str) -> Joined:
         port = free_port()
         proxy = ends.enter_context(CutProxy(f"127.0.0.1:{port}"))
+        pristine = world.copy_to(tmp_path / "pristine")
         founded = Consortium(world.folder, world.job, starter=starter, port=port, connect=proxy.address)
-        return Joined(world, ends.enter_context(founded), proxy)
+        return Joined(world, pristine, ends.enter_context(founded), proxy)
 
     return make
 
@@ -78,7 +79,7 @@ def vertical(world: VerticalWorld, joined: Callable[..., Joined]) -> Joined:
 @pytest.fixture
 def horizontal(star: StarWorld, joined: Callable[..., Joined]) -> Joined:
     """Three hospitals and a coordinator that train together for some seconds."""
-    rounds = {"count": 12, "local_epochs": 2, "batch_size": 8, "keep": "last", "deadline_s": 15}
+    rounds = {"count": 12, "local_epochs": 2, "batch_size": 8, "keep": "last", "deadline_s": 30}
     star.job["rounds"] |= rounds
     star.job["alone"] = False
     return joined(star, starter="hub")

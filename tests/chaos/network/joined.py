@@ -20,14 +20,15 @@ from ...parties.cut_proxy import CutProxy
 
 Weights = dict[str, dict[str, np.ndarray[Any, Any]]]
 ENDED_S = 15.0  # beyond its deadline, for a member to be gone on a machine that has much else to do
-_BY_NETWORK = ("roster.yaml", "roster.pin", "state.lock")
+_BY_NETWORK = ("roster.yaml", "roster.pin")
+_LEARNT = ("models/*/*", "runs/*/**/*.safetensors")
 
 
 class Joined:
-    """The members of a world's job, joining it."""
+    """The members of a world's job, joining it. `pristine` is a copy of that world from before."""
 
-    def __init__(self, world: Any, consortium: Consortium, proxy: CutProxy) -> None:
-        self.world, self.consortium, self.proxy = world, consortium, proxy
+    def __init__(self, world: Any, pristine: Any, consortium: Consortium, proxy: CutProxy) -> None:
+        self.world, self.pristine, self.consortium, self.proxy = world, pristine, consortium, proxy
         self.members: tuple[str, ...] = consortium.members
         self.homes: Path = consortium.homes
         self.processes: dict[str, subprocess.Popen[str]] = {}
@@ -59,9 +60,9 @@ class Joined:
         """Whether a member's last join has ended a phase."""
         return any(line.split()[1:2] == [phase] for line in self.said(member).splitlines() if "✓" in line)
 
-    def steps(self, member: str) -> int:
-        """The last step of which a member has a checkpoint."""
-        found = (self.homes / member / "runs" / self.run / "checkpoints").glob("step-*.safetensors")
+    def steps(self, member: str = "*") -> int:
+        """The last step of which a member, or any of them, has a checkpoint."""
+        found = self.homes.glob(f"{member}/runs/{self.run}/checkpoints/step-*.safetensors")
         return max((int(path.stem.removeprefix("step-")) for path in found), default=0)
 
     def wait(self, ask: Any, seconds: float = 150) -> None:
@@ -129,18 +130,18 @@ class Joined:
             Ledger(PartyHome(self.homes / member)).verify()
 
     def uninterrupted(self, folder: Path) -> Weights:
-        """The models of a run that nothing has stopped, from the same alignment, without any network: what each home
-        has kept of its checkpoints and models is taken away, and the members speak by sockets.
+        """The models of a run that nothing has stopped, in homes that belong to no consortium, by sockets.
+
+        Where patients were aligned it begins with what the homes keep of that, since every alignment has an order of
+        its own. Where there is a coordinator it begins from nothing: a party never gives a round's sum a second time.
         """
-        twin = self.world.copy_to(folder)
-        for member in self.members:
-            for name in _BY_NETWORK:
-                (twin.homes / member / name).unlink(missing_ok=True)
-            for path in [
-                *twin.homes.glob(f"{member}/models/*/*"),
-                *twin.homes.glob(f"{member}/runs/*/**/*.safetensors"),
-            ]:
-                path.unlink()
+        if self.world.job.get("coordinator"):
+            twin = self.pristine
+        else:
+            twin = self.world.copy_to(folder)
+            for pattern in (*_BY_NETWORK, *_LEARNT):
+                for path in list(twin.homes.glob(f"*/{pattern}")):
+                    path.unlink()
         twin.run(self.run)
         paths = sorted(twin.homes.glob(f"*/models/{self.run}/*.safetensors"))
         return {path.parts[-4]: dict(read_tensors(path)[0]) for path in paths}

@@ -31,7 +31,7 @@ def _kill_in(run: Joined, phase: str, victim: str) -> None:
     if phase == "agree":
         run.wait(lambda: run.attempts(victim) == 1)
     elif phase == "train":
-        run.wait(lambda: run.steps(victim) >= 3)
+        run.wait(lambda: run.steps() >= 3)  # of a party of a star, whose model is the coordinator's, there are none
     else:
         run.wait(lambda: run.ended(phases[phases.index(phase) - 1], victim))
     run.proxy.pause()
@@ -57,7 +57,7 @@ def _goes_on(run: Joined, phase: str, victim: str, deadline_s: float, folder: Pa
     run.ends_well()
     assert run.attempts(victim) == 2
     if phase == "train":
-        assert "resumed after" in run.said(victim)
+        assert any("resumed after" in run.said(member) for member in run.members)
     models = run.models()
     assert_same(models, run.uninterrupted(folder))
     assert_same(early, {member: models[member] for member in early})
