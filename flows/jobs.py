@@ -105,6 +105,16 @@ class Job(Form):
         """
         return self
 
+    def run_name(self, number: int) -> str:
+        """The name of one run of this job: that of its folders, and of its state at each member."""
+        return f"{self.name}-{self.digest()[:8]}-{number}"
+
+    def meeting(self, run: str) -> str:
+        """Where the members of a run meet: the same for those who were given another job of this name, so that they can
+        tell each other what differs.
+        """
+        return f"{self.name}-{run.rpartition('-')[2]}"
+
     def canonical(self) -> dict[str, Any]:
         """The job as plain JSON with every default filled in: what the parties compare."""
         return self.model_dump(mode="json")

@@ -29,7 +29,7 @@ def join_and_show(
     if member not in job.members:
         raise InputError("job.member_unknown", party=member)
     home = named_home(homes, member)
-    run = f"{job.name}-{job.digest()[:8]}-{number}"
+    run = job.run_name(number)
     out = Console(stderr=True, highlight=False) if json else console
     screen = Screen(out, job, members=(member,))
     journal = Journal(run, listeners=[screen])

@@ -71,6 +71,7 @@ class Phases(Generic[J]):
         self.state = State(home)
         self.checkpoints = Checkpoints(self._checkpoints_of(opening.run), party=home.name)
         self.grant = Grant()
+        self.consortium: Consortium | None = None  # as its home's roster says it when the members agree
         self.run: Run | None = None
         self.done = False  # whether the kind's last phase has ended well: the vault sees to it
 
@@ -78,7 +79,8 @@ class Phases(Generic[J]):
         """Policy first, then own data, then the job with every peer: nothing leaves before."""
         refuse_paused(self.home.folder, party=self.me)
         self.grant = self.home.config.policy.check(self.job.terms(self.me))
-        consortium = consortium_of(self.home)
+        consortium = self.consortium = consortium_of(self.home)  # once: what follows is all about this version
+        self.opening.reach.check(consortium)
         if consortium is not None:
             self._judge_start(consortium)
         self.look_at_own()
@@ -94,7 +96,7 @@ class Phases(Generic[J]):
             "attempt": self.run.attempt,
             **offer,
         }
-        self.channels = self.opening.reach.open(self.run.attempt)
+        self.channels = self.opening.reach.open(self.run.attempt, consortium)
         self._mine = proposal
         for channel in self.channels.values():
             channel.send(Topic.AGREE, Step.JOB, proposal)
@@ -165,7 +167,8 @@ class Phases(Generic[J]):
                 raise InputError(code, party=self.me, peer=channel.peer)
         for field in sorted(mine.keys() | job.keys()):
             if mine.get(field) != job.get(field):
-                raise InputError("job.not_agreed", party=self.me, peer=channel.peer, field=str(field))
+                known = field if field in mine else "a field that this version does not know"
+                raise InputError("job.not_agreed", party=self.me, peer=channel.peer, field=known)
         return theirs
 
 

@@ -16,26 +16,27 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..parties.errors import InternalError, IsthmusError, PolicyRefusal
+from ..parties.errors import InputError, InternalError, IsthmusError, PolicyRefusal
 from ..parties.events import Finished, Phase, Reachable, Started
 from ..parties.home import PartyHome
 from ..parties.ledger import Ledger
 from ..parties.network.channel import TIMEOUT_S
 from ..parties.pause import watch_pause
-from ..parties.reach import Reach, ReachByExchange, ReachBySockets
+from ..parties.reach import Reach, ReachByExchange, ReachBySockets, RunWays
 from ..parties.starts import Start
 from .jobs import Job, job_of
 from .kinds import room
 from .phases import Opening, Phases
 from .publisher import Publisher
 
+GOODBYE_S = 2.0  # for telling the peers, once the flow is gone
 RUN_PATTERN = r"^[a-z][a-z0-9_-]{0,79}$"
 _log = logging.getLogger("isthmus.vault")
 
@@ -74,78 +75,91 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the flow's to handle; it closes the pipe
     control = socket.socket(fileno=options.control)
     commands: queue.Queue[bytes] = queue.Queue()
-    threading.Thread(target=_listen, args=(control, commands), daemon=True).start()
-    opening = Open.model_validate_json(commands.get())
     ends = {name: int(number) for name, number in (peer.rsplit("=", 1) for peer in options.peer)}
-    job = job_of(opening.job)
+    serving = Serving(options.home, ends, commands)
+    threading.Thread(target=_listen, args=(control, commands, serving.let_go), daemon=True).start()
+    try:
+        opening = Open.model_validate_json(commands.get())
+        job = job_of(opening.job)
+    except (ValidationError, IsthmusError) as failure:
+        _log.error("the first line is no job: %s", failure)
+        problem = "what the flow said first is no job"
+        Publisher(control.sendall, ()).failure(Phase.AGREE, InputError("job.invalid", problem=problem))
+        return InputError.exit_code
     tell = Publisher(control.sendall, job.aliases())
     watch_pause(options.home, lambda: _end_at_once(tell, options.home.name))
-    return serve(opening, job, options.home, ends, commands, tell)
+    return serving.serve(opening, job, tell)
 
 
-def serve(
-    opening: Open, job: Job, folder: Path, ends: dict[str, int], commands: queue.Queue[bytes], tell: Publisher
-) -> int:
-    """Do the phases that are commanded, until CLOSE or the first failure; returns the process's exit code.
+class Serving:
+    """One vault at work. `folder` is the party's home, `ends` the sockets to its peers by their file descriptors."""
 
-    `folder` is the party's home, `ends` the sockets to its peers by their file descriptors.
-    """
-    phase, party, due = Phase.AGREE, folder.name, Phase.AGREE
-    phases: Phases[Any] | None = None
-    reach: Reach | None = None
-    try:
-        home = PartyHome(folder)
+    def __init__(self, folder: Path, ends: Mapping[str, int], commands: queue.Queue[bytes]) -> None:
+        self._folder, self._ends, self._commands = folder, ends, commands
+        self._phases: Phases[Any] | None = None
+        self._reach: Reach | None = None
+
+    def serve(self, opening: Open, job: Job, tell: Publisher) -> int:
+        """Do the phases that are commanded, until CLOSE or the first failure; returns the process's exit code."""
+        party, at = self._folder.name, [Phase.AGREE]
+        failure: IsthmusError
+        try:
+            self._prepare(opening, job, tell)
+            self._obey(job, tell, at)
+            return 0
+        except IsthmusError as error:
+            _log.error("%s: %s %s", at[-1], error, error.detail, exc_info=isinstance(error, InternalError))
+            failure = error
+        except Exception:
+            _log.exception("%s: a fault of ours", at[-1])
+            failure = InternalError("internal", party=party)
+        self.let_go()  # first: the flow ends us once it knows, and the peers would wait for us
+        tell.failure(at[-1], failure)
+        return failure.exit_code
+
+    def let_go(self) -> None:
+        """Say goodbye to the peers and close the ways to them. Safe to call twice, and from any thread."""
+        for channel in list(self._phases.channels.values()) if self._phases else ():
+            with suppress(IsthmusError):  # what brought us here is told by others
+                channel.close()
+        if self._reach is not None:
+            self._reach.close()
+
+    def _prepare(self, opening: Open, job: Job, tell: Publisher) -> None:
+        home = PartyHome(self._folder)
         tell.obey(home.config.policy)
-        reach = _reach(home, opening, job, ends, tell)
-        phases = room(job.kind, "phases").phases_of(
-            home, job, Opening(opening.run, reach, opening.fresh, opening.start), tell
-        )
-        assert phases is not None
-        while phase is not Phase.CLOSE:
-            phase = Command.model_validate_json(commands.get()).phase
+        self._reach = _reach(home, opening, job, self._ends, tell)
+        said = Opening(opening.run, self._reach, opening.fresh, opening.start)
+        self._phases = room(job.kind, "phases").phases_of(home, job, said, tell)
+
+    def _obey(self, job: Job, tell: Publisher, at: list[Phase]) -> None:
+        """Do one phase after the other; `at` ends with the one that is being done."""
+        phases, due = self._phases, Phase.AGREE
+        assert phases is not None and self._reach is not None
+        while at[-1] is not Phase.CLOSE:
+            phase = Command.model_validate_json(self._commands.get()).phase
+            at.append(phase)
             work: Callable[[], None] = getattr(phases, phase.value)
             if phase not in (due, Phase.CLOSE):  # what judges comes before what learns
-                raise InternalError("internal", party=party, detail=f"{phase} was commanded where {due} was due")
+                detail = f"{phase} was commanded where {due} was due"
+                raise InternalError("internal", party=phases.me, detail=detail)
             due = job.phases[job.phases.index(phase) + 1] if phase is not Phase.CLOSE else phase
             began = time.monotonic()
             tell(Started(phase=phase))
             work()
             phases.done |= phase is job.phases[-2]  # the last before CLOSE
+            if phase is Phase.CLOSE:
+                self._reach.close()
             tell(Finished(phase=phase, seconds=time.monotonic() - began))
-        return 0
-    except IsthmusError as error:
-        _log.error("%s: %s %s", phase, error, error.detail, exc_info=isinstance(error, InternalError))
-        tell.failure(phase, error)
-        return error.exit_code
-    except Exception:
-        _log.exception("%s: a fault of ours", phase)
-        tell.failure(phase, InternalError("internal", party=party))
-        return 1
-    finally:
-        for channel in phases.channels.values() if phases else ():
-            with suppress(IsthmusError):  # the error that brought us here has been told already
-                channel.close()
-        if reach is not None:
-            reach.close()
 
 
-def _reach(home: PartyHome, opening: Open, job: Job, ends: dict[str, int], tell: Publisher) -> Reach:
+def _reach(home: PartyHome, opening: Open, job: Job, ends: Mapping[str, int], tell: Publisher) -> Reach:
     log = Ledger(home).job(opening.run, job.digest())
-    run, digest, timeout_s = opening.run, job.digest(), opening.timeout_s
+    run = RunWays(home, job.meeting(opening.run), job.digest(), log, opening.timeout_s)
     if not opening.by_exchange:
-        sockets = {peer: socket.socket(fileno=number) for peer, number in ends.items()}
-        return ReachBySockets(home, sockets, run=run, job=digest, log=log, timeout_s=timeout_s)
+        return ReachBySockets(run, {peer: socket.socket(fileno=number) for peer, number in ends.items()})
     peers = tuple(sorted({name for link in job.links if home.name in link for name in link} - {home.name}))
-    return ReachByExchange(
-        home,
-        peers,
-        exchange=job.exchange,
-        on_state=lambda up: tell(Reachable(up=up)),
-        run=run,
-        job=digest,
-        log=log,
-        timeout_s=timeout_s,
-    )
+    return ReachByExchange(run, peers, exchange=job.exchange, on_state=lambda up: tell(Reachable(up=up)))
 
 
 def _end_at_once(tell: Publisher, party: str) -> None:
@@ -156,14 +170,18 @@ def _end_at_once(tell: Publisher, party: str) -> None:
     os._exit(PolicyRefusal.exit_code)
 
 
-def _listen(control: socket.socket, commands: queue.Queue[bytes]) -> None:
+def _listen(control: socket.socket, commands: queue.Queue[bytes], let_go: Callable[[], None]) -> None:
     """Queue the flow's lines; when the flow is gone, so are we, whatever the main thread is doing.
 
-    Nothing needs tidying up: files are renamed into place when they are whole, and state is written in transactions.
+    The peers are told, if that is quickly done. Nothing else needs tidying up: files are renamed into place when they
+    are whole, and state is written in transactions.
     """
     with control.makefile("rb") as lines:
         for line in lines:
             commands.put(line)
+    goodbye = threading.Thread(target=let_go, daemon=True)
+    goodbye.start()
+    goodbye.join(GOODBYE_S)
     os._exit(0)
 
 

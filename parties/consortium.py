@@ -89,12 +89,11 @@ def consortium_of(home: PartyHome) -> Consortium | None:
     return None if roster is None else Consortium(roster, home.name)
 
 
-def peer_keys(home: PartyHome) -> dict[str, bytes]:
+def peer_keys(home: PartyHome, consortium: Consortium | None) -> dict[str, bytes]:
     """The Ed25519 keys that a home believes, by name: of its roster's members that may take part now.
 
-    A home without a roster has them under `keys:` in its party.yaml. Raises `InputError` as `pinned` does.
+    A home without a roster has them under `keys:` in its party.yaml.
     """
-    consortium = consortium_of(home)
     if consortium is None:
         return {name: bytes.fromhex(key) for name, key in home.config.keys.items()}
     now = datetime.now(UTC)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
-from .consortium import consortium_of, peer_keys
+from .consortium import Consortium, peer_keys
 from .errors import InputError
 from .home import PartyHome
 from .identity import Identity
@@ -26,66 +27,75 @@ from .network.session import Binding, Handshake
 _ROOM = b"isthmus room v1\n"
 
 
-class Reach(ABC):
-    """The ways to the peers of one run. `job` is the digest of the job that this vault was given."""
+class RunWays(NamedTuple):
+    """What all ways of one run have in common: `meeting`, under which its members find each other, and the digest of
+    the job that this vault was given.
+    """
 
-    def __init__(self, home: PartyHome, *, run: str, job: str, log: StreamLog, timeout_s: float) -> None:
-        consortium = consortium_of(home)
-        self._home, self._run, self._job = home, run, job
-        self._log, self._timeout_s = log, timeout_s
-        self._consortium = consortium
-        self._binding = Binding(consortium.name if consortium else "", run)
+    home: PartyHome
+    meeting: str
+    job: str
+    log: StreamLog
+    timeout_s: float
 
-    @abstractmethod
-    def open(self, attempt: int) -> dict[str, Channel]:
-        """A channel to each peer, for one attempt."""
+    def binding(self, consortium: Consortium | None) -> Binding:
+        """What the other side has to share for a session to come about."""
+        return Binding(consortium.name if consortium else "", self.meeting)
 
-    @abstractmethod
-    def close(self) -> None:
-        """Let go of the way itself, after its channels."""
-
-    def _handshake(self, peer: str, key: bytes | None, attempt: int) -> Handshake:
-        identity = Identity(self._home)
+    def handshake(self, peer: str, key: bytes | None, binding: Binding, attempt: int) -> Handshake:
+        """This side of a session with a peer, who has to hold `key`; None: whoever is at the other end."""
+        identity = Identity(self.home)
         return Handshake(
             identity.sign,
             identity.public,
-            me=self._home.name,
+            me=self.home.name,
             peer=peer,
             peer_key=key,
-            binding=self._binding,
+            binding=binding,
             attempt=attempt,
-            job=self._job,
+            job=self.job,
         )
 
-    def _channel(self, carrier: SealedCarrier) -> Channel:
-        return Channel(carrier, me=carrier.me, peer=carrier.peer, log=self._log, timeout_s=self._timeout_s)
+    def channel(self, carrier: SealedCarrier) -> Channel:
+        """The channel over a sealed way."""
+        return Channel(carrier, me=carrier.me, peer=carrier.peer, log=self.log, timeout_s=self.timeout_s)
+
+
+class Reach(ABC):
+    """The ways to the peers of one run."""
+
+    @abstractmethod
+    def check(self, consortium: Consortium | None) -> None:
+        """Raise `InputError` unless the home's roster, None without one, lets it meet these peers now."""
+
+    @abstractmethod
+    def open(self, attempt: int, consortium: Consortium | None) -> dict[str, Channel]:
+        """A channel to each peer, for one attempt, believing the keys of the roster that was checked."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the way itself, after its channels. Safe to call twice."""
 
 
 class ReachBySockets(Reach):
     """By sockets, whose other ends the processes of the peers hold: `ends` by the peers' names."""
 
-    def __init__(
-        self,
-        home: PartyHome,
-        ends: Mapping[str, socket.socket],
-        *,
-        run: str,
-        job: str,
-        log: StreamLog,
-        timeout_s: float,
-    ) -> None:
-        super().__init__(home, run=run, job=job, log=log, timeout_s=timeout_s)
-        self._ends = dict(ends)
+    def __init__(self, ways: RunWays, ends: Mapping[str, socket.socket]) -> None:
+        self._ways, self._ends = ways, dict(ends)
 
-    def open(self, attempt: int) -> dict[str, Channel]:
+    def check(self, consortium: Consortium | None) -> None:
+        """Raises `InputError` as `Consortium` does of the home itself and of a peer that must not take part."""
+        _check_members(self._ways.home, consortium, self._ends)
+
+    def open(self, attempt: int, consortium: Consortium | None) -> dict[str, Channel]:
         """A channel to each peer."""
-        keys: Mapping[str, bytes | None] = peer_keys(self._home)
-        if self._consortium is not None:
-            keys = {peer: self._consortium.key_of(peer) for peer in self._ends}
+        ways, me = self._ways, self._ways.home.name
+        keys, binding = peer_keys(ways.home, None), ways.binding(consortium)
         channels = {}
         for peer, end in self._ends.items():
-            handshake = self._handshake(peer, keys.get(peer), attempt)
-            channels[peer] = self._channel(SealedCarrier(SocketCarrier(end), handshake, me=self._home.name, peer=peer))
+            key = consortium.key_of(peer) if consortium else keys.get(peer)
+            handshake = ways.handshake(peer, key, binding, attempt)
+            channels[peer] = ways.channel(SealedCarrier(SocketCarrier(end), handshake, me=me, peer=peer))
         return channels
 
     def close(self) -> None:
@@ -97,46 +107,38 @@ class ReachBySockets(Reach):
 class ReachByExchange(Reach):
     """By an exchange of the consortium: the one that the job names, or the only one.
 
-    `on_state` is told when the exchange can be reached, and when no longer. Raises `InputError` ``roster.not_pinned``
-    for a home that has accepted no roster, and what `Consortium` raises of the home itself, of a peer that must not
-    take part, and of an unknown exchange.
+    `on_state` is told when the exchange can be reached, and when no longer. A test may set another `address`.
     """
 
     def __init__(
-        self,
-        home: PartyHome,
-        peers: tuple[str, ...],
-        *,
-        exchange: str | None,
-        on_state: Callable[[bool], None],
-        run: str,
-        job: str,
-        log: StreamLog,
-        timeout_s: float,
+        self, ways: RunWays, peers: tuple[str, ...], *, exchange: str | None, on_state: Callable[[bool], None]
     ) -> None:
-        super().__init__(home, run=run, job=job, log=log, timeout_s=timeout_s)
-        if self._consortium is None:
-            raise InputError("roster.not_pinned", party=home.name)
-        self._consortium.check_self(home)
-        self._keys = {peer: self._consortium.key_of(peer) for peer in peers}
-        self._entry = self._consortium.exchange(exchange)
-        self._on_state = on_state
+        self._ways, self._peers, self._exchange, self._on_state = ways, peers, exchange, on_state
+        self.address: str | None = None  # instead of the roster's
         self._link: Link | None = None
 
-    def open(self, attempt: int) -> dict[str, Channel]:
+    def check(self, consortium: Consortium | None) -> None:
+        """Raises `InputError` ``roster.not_pinned`` for a home that has accepted no roster, and what `Consortium`
+        raises of the home itself, of a peer that must not take part, and of an unknown exchange.
+        """
+        if consortium is None:
+            raise InputError("roster.not_pinned", party=self._ways.home.name)
+        _check_members(self._ways.home, consortium, self._peers)
+        consortium.exchange(self._exchange)
+
+    def open(self, attempt: int, consortium: Consortium | None) -> dict[str, Channel]:
         """Connect, and make a channel to each peer."""
-        access = Access(
-            self._entry.address,
-            self._entry.certificate.encode(),
-            self._home.tls_certificate(),
-            self._home.tls_key(),
-        )
-        room = room_of(self._binding)
-        link = self._link = Link(access, me=self._home.name, room=room, epoch=attempt, on_state=self._on_state)
+        assert consortium is not None
+        ways, me, home = self._ways, self._ways.home.name, self._ways.home
+        entry, binding = consortium.exchange(self._exchange), ways.binding(consortium)
+        certificates = entry.certificate.encode(), home.tls_certificate(), home.tls_key()
+        access = Access(self.address or entry.address, *certificates)
+        link = Link(access, me=me, room=room_of(binding), epoch=attempt, on_state=self._on_state)
+        self._link = link
         channels = {}
-        for peer, key in self._keys.items():
-            handshake = self._handshake(peer, key, attempt)
-            channels[peer] = self._channel(ResumingCarrier(link.end(peer), handshake, me=self._home.name, peer=peer))
+        for peer in self._peers:
+            handshake = ways.handshake(peer, consortium.key_of(peer), binding, attempt)
+            channels[peer] = ways.channel(ResumingCarrier(link.end(peer), handshake, me=me, peer=peer))
         return channels
 
     def close(self) -> None:
@@ -145,6 +147,15 @@ class ReachByExchange(Reach):
             self._link.close()
 
 
+def _check_members(home: PartyHome, consortium: Consortium | None, peers: Iterable[str]) -> None:
+    if consortium is not None:
+        consortium.check_self(home)
+        for peer in peers:
+            consortium.key_of(peer)
+
+
 def room_of(binding: Binding) -> str:
-    """Where an exchange brings the members of one run together: 32 hexadecimal digits that do not name it."""
+    """Where an exchange brings the members of one run together: 32 hexadecimal digits, which tell what they are made
+    from to whoever guesses it.
+    """
     return hashlib.sha256(_ROOM + f"{binding.consortium}\n{binding.run}".encode()).hexdigest()[:32]

@@ -124,7 +124,8 @@ class World:
                 journal.note(member, parse(line, job.aliases()))
 
             numbers = {peer: os.dup(end.fileno()) for peer, end in ends[member].items()}
-            vault.serve(opening, mine, self.homes / member, numbers, commands, Publisher(write, mine.aliases()))
+            serving = vault.Serving(self.homes / member, numbers, commands)
+            serving.serve(opening, mine, Publisher(write, mine.aliases()))
             for end in ends[member].values():  # as when a process ends
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)

@@ -12,6 +12,7 @@ from ...horizontal.fixed_point import EXACT, Encoding
 from ...horizontal.members import CHUNK_ITEMS
 from ...horizontal.secagg import SIGNATURE_NBYTES
 from ...horizontal.shamir import SHARE_NBYTES
+from ...parties.consortium import consortium_of
 from ...parties.errors import InputError, IsthmusError
 from ...parties.home import PartyHome
 from ...parties.network.message import Message, Step, Topic, encode
@@ -137,7 +138,7 @@ def look_at_columns(home: PartyHome, job: StarJob, look_further: Callable[[OwnCo
     rows: int | None = None
     differences: tuple[tuple[str, str], ...] = ()
     try:
-        own = own_columns(home, job)
+        own = own_columns(home, job, consortium_of(home))
         rows, differences = len(own.row_ids), tuple((one.column, one.what) for one in own.differences)
         if differences:
             raise InputError("schema.differs", count=1)  # `isthmus check` counts how many parties there are

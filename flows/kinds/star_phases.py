@@ -26,7 +26,7 @@ from ...horizontal.secagg_memory import SumMemory
 from ...horizontal.secagg_party import SecureGiving
 from ...horizontal.summing import Gathering, Giving, PlainGathering, PlainGiving
 from ...parties import events
-from ...parties.consortium import peer_keys
+from ...parties.consortium import Consortium, peer_keys
 from ...parties.errors import InputError
 from ...parties.events import Count, Phase, Progress
 from ...parties.home import PartyHome
@@ -55,13 +55,13 @@ class OwnColumns(NamedTuple):
     differences: list[Difference]
 
 
-def own_columns(home: PartyHome, job: StarJob) -> OwnColumns:
+def own_columns(home: PartyHome, job: StarJob, consortium: Consortium | None) -> OwnColumns:
     """Read a party's columns, for its vault and for `isthmus check`.
 
     Raises `InputError` ``home.key_unknown`` for a party whose key is not in `party.yaml`, and those of `Store`.
     """
     if job.secure_aggregation:
-        keys = peer_keys(home)
+        keys = peer_keys(home, consortium)
         for name in job.names:
             if name != home.name:
                 key_of(keys, name, party=home.name)
@@ -102,7 +102,7 @@ class StarPartyPhases(StarPhases[J]):
     def look_at_own(self) -> None:
         """Read what the job names, and compare it with what the job says of it."""
         self.code()
-        self.store, self.row_ids, self.columns, differing = own_columns(self.home, self.job)
+        self.store, self.row_ids, self.columns, differing = own_columns(self.home, self.job, self.consortium)
         for one in differing:
             self.tell(events.Difference(column=one.column, what=one.what))
         self.differs = bool(differing)
@@ -160,7 +160,7 @@ class StarPartyPhases(StarPhases[J]):
         """This party's side of sums, as the job says."""
         if not self.job.secure_aggregation:
             return PlainGiving(self.channel, topic)
-        identity, keys, memory = Identity(self.home), peer_keys(self.home), self._memory()
+        identity, keys, memory = Identity(self.home), peer_keys(self.home, self.consortium), self._memory()
         return SecureGiving(self.channel, topic, identity, keys, memory, fewest=self.job.fewest)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What stops a job in a consortium before anything leaves: who started it, who is in the roster, what others were given.
+"""What stops a job in a consortium before anything leaves: who started it, who is in the roster, what others got.
 
 The vaults are threads that speak over sockets; their homes belong to a consortium, so every rule of one holds.
 """

@@ -38,7 +38,7 @@ def test_a_home_without_a_pin_belongs_to_no_consortium(homes: dict[str, PartyHom
     assert consortium_of(alder) is None
     roster("alder", "hub").write(alder.folder / "roster.yaml")  # a file that nobody has accepted
     assert consortium_of(alder) is None
-    assert peer_keys(alder) == {}
+    assert peer_keys(alder, consortium_of(alder)) == {}
 
 
 def test_the_first_roster_is_never_believed_without_its_whole_digest(homes: dict[str, PartyHome]) -> None:
@@ -77,7 +77,7 @@ def test_every_load_finds_an_altered_roster(homes: dict[str, PartyHome]) -> None
     assert code(lambda: consortium_of(alder)) == "roster.altered"
     roster("alder").write(folder / "roster.yaml")  # the same content without enough signatures
     assert code(lambda: consortium_of(alder)) == "roster.signatures"
-    assert code(lambda: peer_keys(alder)) == "roster.signatures"
+    assert code(lambda: peer_keys(alder, consortium_of(alder))) == "roster.signatures"
     (folder / "roster.yaml").unlink()
     assert code(lambda: consortium_of(alder)) == "roster.missing"
     assert code(lambda: accept(folder, roster(*NAMES, version=2))) == "roster.missing"
@@ -137,7 +137,9 @@ def test_a_consortium_says_its_names_keys_and_exchanges(homes: dict[str, PartyHo
             "roster.member_unknown",
             {"party": "alder", "peer": "mallory"},
         )
-    assert peer_keys(homes["alder"]) == {name: KEYS[name].public_key().public_bytes_raw() for name in NAMES}
+    assert peer_keys(homes["alder"], consortium_of(homes["alder"])) == {
+        name: KEYS[name].public_key().public_bytes_raw() for name in NAMES
+    }
 
 
 @pytest.mark.parametrize(
@@ -166,17 +168,19 @@ def test_a_member_is_believed_through_its_last_day_and_one_more_and_never_once_r
     assert found.key_of("birch", datetime(2020, 3, 2, 23, 59, 59, tzinfo=UTC))
     assert code(lambda: found.key_of("birch", datetime(2020, 3, 3, tzinfo=UTC))) == "roster.expired"
     assert code(lambda: found.key_of("cedar", datetime(2019, 1, 1, tzinfo=UTC))) == "roster.revoked"
-    assert set(peer_keys(homes["alder"])) == {"alder", "hub"}
+    assert set(peer_keys(homes["alder"], consortium_of(homes["alder"]))) == {"alder", "hub"}
     assert first.revoked == {"cedar"}
 
 
 def test_without_a_roster_the_keys_are_those_in_party_yaml(homes: dict[str, PartyHome]) -> None:
     folder = homes["alder"].folder
     (folder / "party.yaml").write_text(f"name: alder\nkeys: {{birch: '{member('birch')['key']}'}}\n")
-    assert peer_keys(PartyHome(folder)) == {"birch": KEYS["birch"].public_key().public_bytes_raw()}
+    assert peer_keys(PartyHome(folder), consortium_of(PartyHome(folder))) == {
+        "birch": KEYS["birch"].public_key().public_bytes_raw()
+    }
     first = roster("alder", "hub")
     accept(folder, first, first.digest())
-    assert set(peer_keys(PartyHome(folder))) == set(NAMES)
+    assert set(peer_keys(PartyHome(folder), consortium_of(PartyHome(folder)))) == set(NAMES)
 
 
 def test_a_home_checks_that_its_own_keys_are_those_in_the_roster(homes: dict[str, PartyHome]) -> None:

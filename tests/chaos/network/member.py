@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from isthmus.parties.consortium import consortium_of
 from isthmus.parties.errors import IsthmusError
 from isthmus.parties.home import PartyHome
 from isthmus.parties.network.channel import Channel, CountingLog
 from isthmus.parties.network.message import Step, Topic
-from isthmus.parties.reach import ReachByExchange
+from isthmus.parties.reach import ReachByExchange, RunWays
 
 MIB = 1024 * 1024
 CHUNK_NBYTES = 4 * MIB - 5  # not a multiple of what a frame holds
@@ -97,13 +98,13 @@ def main() -> int:
     def on_state(up: bool) -> None:
         print("reached" if up else "lost", flush=True)
 
-    reach = ReachByExchange(
-        PartyHome(options.home), (options.peer,), exchange=None, on_state=on_state, run="transfer-1", job="0" * 64,
-        log=CountingLog(), timeout_s=options.timeout,
-    )  # fmt: skip
-    if options.address:
-        reach._entry = reach._entry.model_copy(update={"address": options.address})
-    channel = reach.open(options.attempt)[options.peer]
+    home = PartyHome(options.home)
+    consortium = consortium_of(home)
+    ways = RunWays(home, "transfer-1", "0" * 64, CountingLog(), options.timeout)
+    reach = ReachByExchange(ways, (options.peer,), exchange=None, on_state=on_state)
+    reach.address = options.address
+    reach.check(consortium)
+    channel = reach.open(options.attempt, consortium)[options.peer]
     told, took, done = Told(), list[float](), threading.Event()
     before = memory("VmRSS")
     beside: threading.Thread | None = None
