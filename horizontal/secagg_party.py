@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..parties.errors import PeerFailure, PolicyRefusal
-from ..parties.identity import Identity, key_of, verify
+from ..parties.identity import Identity, key_of
 from ..parties.network.channel import Channel
 from ..parties.network.message import Array, Message, Step, Topic
+from ..parties.signature import verify
 from . import shamir
 from .fixed_point import Encoding
 from .masks import KEY_NBYTES, KeyPair, Masks, derived, seal, unseal

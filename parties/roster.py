@@ -41,7 +41,7 @@ from pydantic import (
 from .certificate import TLS_NAME, expires, fingerprint, subject
 from .errors import InputError
 from .home import NAME_PATTERN
-from .identity import is_everybodys, verify
+from .signature import is_everybodys, verify
 from .strict_yaml import read_part, write_whole, yaml_text
 
 TOLERANCE = timedelta(days=1)  # clocks differ; and `until` is a day, wherever in the world it ends

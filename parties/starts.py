@@ -30,8 +30,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validato
 from .errors import InputError, PolicyRefusal
 from .events import Digest
 from .home import NAME_PATTERN
-from .identity import Identity, verify
+from .identity import Identity
 from .policy import Policy, Rate
+from .signature import verify
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

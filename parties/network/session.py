@@ -53,7 +53,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ..errors import InternalError
-from ..identity import verify
+from ..signature import verify
 from .frame import TAG_NBYTES
 from .message import Buffer
 from .seal import KEY_NBYTES, NotForUsError, Opener, Sealer, SessionError, label_key, nonce

@@ -17,9 +17,9 @@ from isthmus.flows.jobs import load_job
 from isthmus.flows.signed import read_job_file, write_signed
 from isthmus.parties.certificate import make_certificate
 from isthmus.parties.errors import InputError
-from isthmus.parties.identity import verify
 from isthmus.parties.network.admission import RefusedError, introduction
 from isthmus.parties.roster import Roster
+from isthmus.parties.signature import verify
 from isthmus.parties.starts import Start, sign_start
 
 _EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

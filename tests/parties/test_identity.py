@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from isthmus.parties.errors import InputError
 from isthmus.parties.home import PartyHome
-from isthmus.parties.identity import Identity, is_everybodys, key_of, verify
+from isthmus.parties.identity import Identity, key_of
+from isthmus.parties.signature import is_everybodys, verify
 
 
 def write_key(home: PartyHome, content: bytes, mode: int = 0o600) -> None:

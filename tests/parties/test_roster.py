@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from isthmus.parties.certificate import expires
 from isthmus.parties.errors import InputError
-from isthmus.parties.identity import verify
 from isthmus.parties.roster import Member, Roster
+from isthmus.parties.signature import verify
 from isthmus.parties.strict_yaml import MOST_NBYTES
 
 from ..roster_world import KEYS, NAMES, TLS, UNTIL, code, content, member, roster

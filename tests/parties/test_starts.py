@@ -18,8 +18,9 @@ from pydantic import ValidationError
 
 from isthmus.parties.errors import InputError, IsthmusError, PolicyRefusal
 from isthmus.parties.home import PartyHome
-from isthmus.parties.identity import Identity, verify
+from isthmus.parties.identity import Identity
 from isthmus.parties.policy import Policy
+from isthmus.parties.signature import verify
 from isthmus.parties.starts import Start, judge_start, sign_start
 from isthmus.parties.state import State
 
