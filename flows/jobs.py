@@ -109,6 +109,10 @@ class Job(Form):
         """The name of one run of this job: that of its folders, and of its state at each member."""
         return f"{self.name}-{self.digest()[:8]}-{number}"
 
+    def has_run(self, run: str) -> bool:
+        """Whether a run of this job may have that name."""
+        return re.fullmatch(rf"{re.escape(self.run_name(1)[:-1])}[1-9][0-9]{{0,8}}", run) is not None
+
     def meeting(self, run: str) -> str:
         """Where the members of a run meet: the same for those who were given another job of this name, so that they can
         tell each other what differs.

@@ -107,6 +107,8 @@ class Phases(Generic[J]):
     def _judge_start(self, consortium: Consortium) -> None:
         """Whether a member has started this job who may, and a person here has agreed where one has to."""
         policy, start, run = self.home.config.policy, self.opening.start, self.opening.run
+        if not self.job.has_run(run):  # or it would take the place of another job's
+            raise InputError("run.other_job", party=self.me)
         judge_start(
             start,
             policy=policy,
@@ -162,14 +164,18 @@ class Phases(Generic[J]):
         job, mine = theirs.get("job"), self.job.canonical()
         if not isinstance(job, dict):
             raise channel.refuse(Topic.AGREE, "no job")
-        for field, code in _BESIDE_THE_JOB.items():
-            if theirs.get(field) != self._mine[field]:
-                raise InputError(code, party=self.me, peer=channel.peer)
+        self._compare_beside(channel, theirs, "version", "roster")
         for field in sorted(mine.keys() | job.keys()):
             if mine.get(field) != job.get(field):
                 known = field if field in mine else "a field that this version does not know"
                 raise InputError("job.not_agreed", party=self.me, peer=channel.peer, field=known)
+        self._compare_beside(channel, theirs, "start")
         return theirs
+
+    def _compare_beside(self, channel: Channel, theirs: Mapping[str, Any], *names: str) -> None:
+        for name in names:
+            if theirs.get(name) != self._mine[name]:
+                raise InputError(_BESIDE_THE_JOB[name], party=self.me, peer=channel.peer)
 
 
 def digest_of_rows(columns: Sequence[Column], *targets: NDArray[Any] | None) -> str:

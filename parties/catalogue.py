@@ -21,6 +21,10 @@ CATALOGUE: dict[str, Words] = {
         "{party} and {peer} were given different jobs: '{field}' differs", "give every party the same job file"
     ),
     "run.unknown": Words("there is no run '{run}'", "`isthmus runs` lists them"),
+    "run.other_job": Words(
+        "what {party} was told to run is not a run of the job that it was given",
+        "`isthmus run` and `isthmus join` name runs by their job: start it with one of them",
+    ),
     "run.realigned": Words("the shared patients are no longer those that were aligned", "align again, then train"),
     "run.active": Words("this job is already running", "wait for it to end, or stop it"),
     "run.interrupted": Words("stopped before the end", "start the same job again: it goes on where it stopped"),

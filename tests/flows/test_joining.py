@@ -41,7 +41,7 @@ def test_a_vertical_job_over_the_exchange_is_that_of_one_machine_bit_for_bit(
     world: Any, found: Found, tmp_path: Path
 ) -> None:
     job = world.load_job()
-    run = f"{job.name}-{job.digest()[:8]}-1"
+    run = job.run_name(1)
     world.run_inside(run, phases=ALIGN_PHASES)  # each alignment has an order of its own: both begin with this one
     here = world.copy_to(tmp_path / "here")
     here.run_inside(run)
@@ -61,7 +61,7 @@ def test_a_vertical_job_over_the_exchange_is_that_of_one_machine_bit_for_bit(
 @pytest.mark.timeout(200)
 def test_hospitals_and_their_coordinator_meet_at_the_exchange(star: Any, found: Found, tmp_path: Path) -> None:
     here = star.copy_to(tmp_path / "here")
-    here.run_inside(f"{star.load_job().name}-{star.load_job().digest()[:8]}-1")
+    here.run_inside(star.load_job().run_name(1))
     consortium = found(star, "hub")
     consortium.start_exchange()
     consortium.run("--json")
@@ -94,9 +94,9 @@ def test_without_an_exchange_they_give_up_at_the_deadline(world: Any, found: Fou
 
 @pytest.mark.timeout(120)
 def test_another_certificate_at_the_exchanges_address_is_not_believed(world: Any, found: Found, tmp_path: Path) -> None:
+    elsewhere = world.copy_to(tmp_path / "other")
     consortium = found(world, "insurer")
-    other = Consortium(world.copy_to(tmp_path / "other").folder, world.job, starter="insurer", port=consortium.port)
-    with other:
+    with Consortium(elsewhere.folder, world.job, starter="insurer", port=consortium.port) as other:
         other.start_exchange()
         process = consortium.join("lab", "--timeout", "3")
         assert process.wait(60) == 4
@@ -117,3 +117,19 @@ def test_a_pause_ends_a_vault_at_once_and_keeps_the_next_from_beginning(world: A
     consortium.start_exchange()
     consortium.run()
     assert set(_models(world)) == {"insurer", "lab"}
+
+
+@pytest.mark.timeout(120)
+def test_members_with_different_files_name_the_first_field_that_differs(world: Any, found: Found) -> None:
+    consortium = found(world, "insurer")
+    consortium.start_exchange()
+    lab = consortium.join("lab")
+    wait(lambda: "joins" in consortium.said("lab"))
+    world.job["training"] |= {"epochs": 3}
+    consortium.sign_job()  # another file, of the same name
+    insurer = consortium.join("insurer")
+    assert (lab.wait(60), insurer.wait(60)) == (2, 2)
+    for member in consortium.members:
+        assert "error[job.not_agreed]" in consortium.said(member)
+        assert "'training' differs" in consortium.said(member)
+        assert {entry.topic.value for entry in Ledger(PartyHome(world.homes / member)).entries()} == {"agree"}

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from isthmus.flows.signed import read_job_file
+from isthmus.parties import consortium as roster_of_home
 from isthmus.parties.errors import InputError, IsthmusError, PeerFailure, PolicyRefusal
 from isthmus.parties.events import Fingerprint, Phase
 from isthmus.parties.home import PartyHome
@@ -33,6 +34,10 @@ def _start(consortium: Consortium) -> Start:
     return start
 
 
+def _run(world: Any) -> str:
+    return str(world.load_job().run_name(1))
+
+
 def _left(world: Any, member: str) -> set[str]:
     """The topics of all that a member's ledger says has left."""
     return {entry.topic.value for entry in Ledger(PartyHome(world.homes / member)).entries()}
@@ -40,14 +45,22 @@ def _left(world: Any, member: str) -> set[str]:
 
 def _refused(world: Any, code: str, **options: Any) -> IsthmusError:
     with pytest.raises(IsthmusError) as caught:
-        world.run_inside(timeout_s=5, **options)
+        world.run_inside(_run(world), timeout_s=5, **options)
     assert caught.value.code == code, caught.value
     return caught.value
 
 
 def test_a_job_that_a_member_may_start_runs(world: Any, founded: Consortium) -> None:
-    journal = world.run_inside(start=_start(founded))
+    journal = world.run_inside(_run(world), start=_start(founded))
     assert {party for party, mark in journal.of(Fingerprint) if mark.name == "model"} == {"insurer", "lab"}
+
+
+def test_a_signed_job_does_not_take_the_place_of_another_jobs_run(world: Any, founded: Consortium) -> None:
+    other = _run(world).replace(world.load_job().digest()[:8], "0" * 8)
+    with pytest.raises(InputError) as caught:
+        world.run_inside(other, start=_start(founded))
+    assert caught.value.code == "run.other_job"
+    assert _left(world, "lab") == _left(world, "insurer") == set()
 
 
 def test_a_job_that_nobody_signed_does_not_begin(world: Any, founded: Consortium) -> None:
@@ -73,8 +86,8 @@ def test_a_member_whom_one_policy_does_not_let_start_stops_all(world: Any, found
 def test_a_rate_is_kept_over_runs_and_a_run_that_resumes_is_not_counted(world: Any, founded: Consortium) -> None:
     founded.allow_starts("lab", "1 per day")
     start = _start(founded)
-    world.run_inside(start=start, phases=(Phase.AGREE, Phase.ALIGN))
-    world.run_inside(start=start)  # the same run goes on
+    world.run_inside(_run(world), start=start, phases=(Phase.AGREE, Phase.ALIGN))
+    world.run_inside(_run(world), start=start)  # the same run goes on
     _refused(world, "policy.start_rate", start=start, fresh=True)
 
 
@@ -86,7 +99,7 @@ def test_a_kind_that_waits_for_a_person_begins_once_somebody_has_approved(world:
     assert _left(world, "lab") == set()
     assert digest[:12] in isthmus("approve", "lab", "--homes", world.homes)
     isthmus("approve", "lab", digest[:12], "--yes", "--homes", world.homes)
-    world.run_inside(start=start)
+    world.run_inside(_run(world), start=start)
 
 
 def test_a_revoked_member_is_not_spoken_to(world: Any, founded: Consortium) -> None:
@@ -114,7 +127,7 @@ def test_members_with_different_versions_of_the_roster_tell_each_other_so(
 def test_a_home_without_a_roster_gets_no_session_with_one_that_has(world: Any, founded: Consortium) -> None:
     (world.homes / "lab" / "roster.pin").unlink()
     with pytest.raises(PeerFailure):  # a session is of one consortium: they never come to speak to each other
-        world.run_inside(timeout_s=3, start=_start(founded))
+        world.run_inside(_run(world), timeout_s=3, start=_start(founded))
     assert "align" not in _left(world, "lab") | _left(world, "insurer")
 
 
@@ -139,19 +152,27 @@ def _with_start(judge: Callable[..., None], starts: dict[str, Start]) -> Callabl
     return judged
 
 
-def test_keys_that_are_not_in_the_roster_are_not_believed(world: Any, founded: Consortium) -> None:
-    identity = world.homes / "insurer" / "identity.key"
-    identity.write_bytes(bytes(range(32)))
+def test_a_home_whose_own_key_is_not_the_rosters_does_not_begin(world: Any, founded: Consortium) -> None:
+    (world.homes / "insurer" / "identity.key").write_bytes(bytes(range(32)))
+    _refused(world, "roster.key_differs", start=_start(founded))
+    assert _left(world, "insurer") == set()
+
+
+def test_keys_that_are_not_in_the_roster_are_not_believed(
+    world: Any, founded: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (world.homes / "insurer" / "identity.key").write_bytes(bytes(range(32)))
+    monkeypatch.setattr(roster_of_home.Consortium, "check_self", lambda *_: None)  # as somebody who means harm
     error = _refused(world, "peer.identity", start=_start(founded))
     assert isinstance(error, PeerFailure)
     assert "align" not in _left(world, "lab")
 
 
-def test_a_job_that_was_changed_on_the_way_is_named_by_its_first_field(world: Any, founded: Consortium) -> None:
+def test_a_member_that_is_given_another_job_for_a_run_refuses_it(world: Any, founded: Consortium) -> None:
     other = world.copy_to(world.folder / "other")
     other.job["training"]["epochs"] = 3
     jobs = {"lab": other.load_job()}
-    _refused(world, "job.signature", start=_start(founded), jobs=jobs)
+    _refused(world, "run.other_job", start=_start(founded), jobs=jobs)
 
 
 def test_what_a_start_says_comes_with_the_vaults_first_line(founded: Consortium) -> None:
