@@ -18,10 +18,11 @@ from pydantic import BaseModel
 from ..parties.certificate import expires, fingerprint, make_certificate
 from ..parties.consortium import check_certificate
 from ..parties.errors import InputError, disk_errors
+from ..parties.files import PRIVATE, write_whole
 from ..parties.home import NAME_PATTERN, PARTY_FILE, PartyHome, read_certificate, read_private
 from ..parties.identity import Identity
 from ..parties.roster import TOLERANCE, Address, ExchangeEntry, Member, Name, Part
-from ..parties.strict_yaml import part_of, read_part, write_whole, yaml_text
+from ..parties.strict_yaml import part_of, read_part, yaml_text
 
 Role = Literal["party", "coordinator"]
 EXCHANGE_FILE = "exchange.yaml"
@@ -194,7 +195,7 @@ def _make_certificate(folder: Path, days: int, renew: bool) -> tuple[str, ...]:
             check_certificate(there, there, read_private(key, folder.name), party=folder.name)
             return ()
     fresh = make_certificate(days + _LONGER.days)
-    write_whole(key, fresh.key, 0o600)
+    write_whole(key, fresh.key, mode=PRIVATE)
     write_whole(certificate, fresh.certificate)
     return (KEY_FILE, CERTIFICATE_FILE)
 

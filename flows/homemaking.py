@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 
 from ..parties.errors import InputError
+from ..parties.files import write_whole
 
 MARKER = ".isthmus-demo.json"
 
@@ -33,7 +34,7 @@ def claim(home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     marker = home / MARKER
     if not marker.is_file():
-        marker.write_text("{}\n", encoding="utf-8")
+        write_whole(marker, b"{}\n")
 
 
 def make_data(path: Path, wanted: Mapping[str, Any], tables: Template) -> None:
@@ -66,7 +67,7 @@ def write_unless_edited(path: Path, text: str) -> None:
         there = path.read_text(encoding="utf-8")
         if there == text or _digest(there) != _marks(path).get(path.name):
             return
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text.encode())
     _mark(path, _digest(text))
 
 
@@ -82,7 +83,7 @@ def _marks(path: Path) -> dict[str, str]:
 
 def _mark(path: Path, tag: str) -> None:
     text = json.dumps(_marks(path) | {path.name: tag}, indent=2)
-    path.with_name(MARKER).write_text(text + "\n", encoding="utf-8")
+    write_whole(path.with_name(MARKER), text.encode() + b"\n")
 
 
 def _quoted(path: Path) -> str:

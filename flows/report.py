@@ -16,8 +16,8 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from ..parties.errors import disk_errors
 from ..parties.events import Count, Fingerprint, Finished, Phase, Resumed, Traffic
+from ..parties.files import write_whole
 from .jobs import Job, job_of
 from .journal import Journal
 from .kinds import room
@@ -74,12 +74,8 @@ def write_report(folder: Path, summary: Summary) -> Report:
     texts = {report.summary: json.dumps(summary, indent=2) + "\n", report.page: page(summary)}
     if plot is not None:
         texts[folder / plot[0]] = plot[1]
-    with disk_errors("the coordinator"):
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in texts.items():
-            temporary = path.with_name(path.name + ".partial")
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
+    for path, text in texts.items():
+        write_whole(path, text.encode(), party="the coordinator")
     return report
 
 

@@ -23,6 +23,7 @@ import filelock
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from ..parties.errors import InputError, IsthmusError, disk_errors
+from ..parties.files import write_whole
 from .jobs import Job
 
 Status = Literal["unfinished", "finished"]
@@ -115,11 +116,5 @@ def open_run(root: Path, job: Job, *, fresh: bool = False) -> Iterator[OpenRun]:
 
 
 def _write(folder: Path, record: RunRecord) -> None:
-    temporary = folder / "run.json.partial"
-    with disk_errors("the coordinator"):
-        try:
-            temporary.write_text(json.dumps(record.model_dump(mode="json"), indent=2), encoding="utf-8")
-            temporary.replace(folder / "run.json")
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+    content = json.dumps(record.model_dump(mode="json"), indent=2).encode()
+    write_whole(folder / "run.json", content, party="the coordinator")

@@ -25,10 +25,11 @@ from pydantic import ValidationError
 
 from ..parties.consortium import consortium_of
 from ..parties.errors import InputError, plain_problem
+from ..parties.files import write_whole
 from ..parties.home import PartyHome
 from ..parties.identity import Identity
 from ..parties.starts import Start, sign_start
-from ..parties.strict_yaml import write_whole, yaml_text
+from ..parties.strict_yaml import yaml_text
 from .jobs import Job, _kind_of, _validated, _yaml
 
 _KEYS = {"job", "start"}

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..parties.checkpoint import read_tensors, write_tensors, write_whole
+from ..parties.checkpoint import read_tensors, write_tensors
 from ..parties.errors import disk_errors
+from ..parties.files import PRIVATE, drop_partials, write_whole
 from ..parties.network.message import Array, Topic
 from .secagg import PublicKeys, digest
 from .summing import Sum
@@ -62,7 +63,7 @@ class SumMemory:
     def hold(self, topic: Topic, held: HeldSum) -> None:
         """Write it down, for the owner alone to read."""
         content = json.dumps(_to_json(held)).encode()
-        write_whole(self._path(topic), content, party=self._party, private=True)
+        write_whole(self._path(topic), content, party=self._party, mode=PRIVATE)
 
     def held(self, topic: Topic) -> HeldSum | None:
         """What was written last, if it is still there."""
@@ -72,6 +73,7 @@ class SumMemory:
 
     def forget(self, topic: Topic) -> None:
         """Erase it: another sum begins, or the run is closed."""
+        drop_partials(self._folder, self._path(topic).name, party=self._party)
         with disk_errors(self._party):
             self._path(topic).unlink(missing_ok=True)
 
@@ -149,6 +151,7 @@ class PendingFile:
 
     def erase(self, topic: Topic) -> None:
         """Erase it: its sum is in a checkpoint, or will never be wanted."""
+        drop_partials(self._folder, self._path(topic).name, party=self._party)
         with disk_errors(self._party):
             self._path(topic).unlink(missing_ok=True)
 

@@ -1,13 +1,11 @@
 """Checkpoints: safetensors files that are either whole or not there.
 
-A file is written under a temporary name, synced and renamed; the last two steps are kept, so that parties which were
-stopped one step apart still have a step in common.
+The last two steps are kept, so that parties which were stopped one step apart still have a step in common.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load, save
 
-from .errors import disk_errors
+from .files import drop_partials, write_whole
 from .network.message import Array
 
 KEPT = 2
@@ -31,28 +29,6 @@ def write_tensors(path: Path, arrays: Mapping[str, Array], meta: Mapping[str, An
     # safetensors writes the memory as it lies: a transposed array would come back scrambled.
     dense = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     write_whole(path, save(dense, metadata={_META: json.dumps(meta, sort_keys=True)}), party=party)
-
-
-def write_whole(path: Path, content: bytes, *, party: str, private: bool = False) -> None:
-    """Write a file, wholly or not at all, even if the power fails; a `private` one is for its owner alone.
-
-    Raises `InputError` ``disk.full`` or ``disk.denied``.
-    """
-    temporary = path.with_name(path.name + ".partial")
-    with disk_errors(party):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.unlink(missing_ok=True)  # with the mode that it had
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -88,6 +64,7 @@ class Checkpoints:
 
     def save(self, step: int, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
         """Write one step, then drop all but the last two."""
+        drop_partials(self.folder, "step-", party=self._party)
         write_tensors(self._path(step), arrays, meta, party=self._party)
         for old in self.steps()[:-KEPT]:
             self._path(old).unlink(missing_ok=True)
@@ -108,11 +85,3 @@ class Checkpoints:
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.safetensors"
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -23,10 +23,10 @@ from pydantic import Field, ValidationError
 
 from .certificate import fingerprint
 from .errors import InputError
+from .files import write_whole
 from .home import PartyHome
 from .identity import Identity
 from .roster import ExchangeEntry, Member, Part, Roster
-from .strict_yaml import write_whole
 
 ROSTER_FILE = "roster.yaml"
 PIN_FILE = "roster.pin"

@@ -17,7 +17,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
@@ -29,6 +28,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import InputError, InternalError, disk_errors, plain_problem
+from .files import PRIVATE, write_once
 from .policy import Policy
 from .table import ColumnKind
 
@@ -158,7 +158,7 @@ class PartyHome:
         path = self.folder / "identity.key"
         with disk_errors(self.name):
             if not path.exists():
-                _make_key(path)
+                write_once(path, secrets.token_bytes(KEY_NBYTES), party=self.name, mode=PRIVATE)
         key = read_private(path, self.name)
         if len(key) != KEY_NBYTES:
             del key  # a trace may show what a frame holds
@@ -190,7 +190,7 @@ class PartyHome:
     def _key(self, path: Path) -> bytes:
         with disk_errors(self.name):
             if not path.exists():
-                _make_key(path)
+                write_once(path, secrets.token_bytes(KEY_NBYTES), party=self.name, mode=PRIVATE)
             return path.read_bytes()
 
 
@@ -223,21 +223,6 @@ def _there(path: Path, party: str) -> Path:
     if not path.is_file():
         raise InputError("home.no_certificate", party=party)
     return path
-
-
-def _make_key(path: Path) -> None:
-    """Write a fresh key, whole or not at all; whoever comes second keeps the first one's."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(KEY_NBYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        temporary.unlink()
 
 
 def _read_config(folder: Path) -> PartyConfig:

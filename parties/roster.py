@@ -40,9 +40,10 @@ from pydantic import (
 
 from .certificate import TLS_NAME, expires, fingerprint, subject
 from .errors import InputError
+from .files import write_whole
 from .home import NAME_PATTERN
 from .signature import is_everybodys, verify
-from .strict_yaml import read_part, write_whole, yaml_text
+from .strict_yaml import read_part, yaml_text
 
 TOLERANCE = timedelta(days=1)  # clocks differ; and `until` is a day, wherever in the world it ends
 _CONTEXT = b"isthmus roster v1\n"

@@ -1,9 +1,7 @@
-"""YAML files that strangers may have written, read without YAML's surprises, and files written whole or not at all."""
+"""YAML files that strangers may have written, read without YAML's surprises."""
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .errors import InputError, disk_errors, plain_problem
+from .errors import InputError, plain_problem
 
 MOST_NBYTES = 1 << 20  # of a file: a roster of about 1,000 members
 _MOST_LEVELS = 40
@@ -60,26 +58,6 @@ def part_of(kind: type[B], content: Any, where: str = "") -> B:
 def yaml_text(content: dict[str, Any]) -> str:
     """YAML as people read it: in the order given, and a certificate as a block of lines."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=200)
-
-
-def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write a file, whole or not at all, over what was there. Raises `InputError` ``disk.full`` and ``disk.denied``."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
-    with disk_errors(path.parent.name or "."):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)  # files written one after the other come to the disk in that order
-            finally:
-                os.close(folder)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 # --- below: YAML without its surprises -------------------------------------------------------------------------------
