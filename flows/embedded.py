@@ -52,7 +52,7 @@ def embedded_server() -> Iterator[EmbeddedServer]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "isthmus.flows.embedded", str(port)],
+        [sys.executable, "-P", "-m", "isthmus.flows.embedded", str(port)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -41,6 +41,7 @@ class Vault:
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._has_ended = False  # it has said its last word, and takes leave of its peers
 
     async def start(
         self,
@@ -62,6 +63,7 @@ class Vault:
             self._process = await asyncio.create_subprocess_exec(
                 *(
                     sys.executable,
+                    "-P",  # or whoever can write into the folder that we are in could have its code run here
                     "-m",
                     "isthmus.flows.vault",
                     "--home",
@@ -99,6 +101,7 @@ class Vault:
             except ValidationError:
                 break  # whatever it is, it is not for our eyes
             self._journal.note(self.party, event)
+            self._has_ended |= isinstance(event, Failed) or (isinstance(event, Finished) and event.phase is Phase.CLOSE)
             if isinstance(event, Failed):
                 raise event.error()
             if isinstance(event, Finished) and event.phase is phase:
@@ -113,7 +116,13 @@ class Vault:
             return b""
 
     async def stop(self) -> None:
-        """Close the pipe, at which the vault ends; kill it if it does not."""
+        """Close the pipe, at which the vault ends at once; kill it if it does not.
+
+        One that ends by itself is let: else its goodbye may be lost on its way, and its peers wait till their deadline.
+        """
+        if self._process is not None and self._has_ended:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), STOP_S)
         if self._writer is not None:
             self._writer.close()
         if self._process is not None and self._process.returncode is None:

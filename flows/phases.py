@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ..parties.approvals import require_approval
 from ..parties.checkpoint import Checkpoints
 from ..parties.consortium import Consortium, consortium_of
-from ..parties.errors import InputError
+from ..parties.errors import InputError, PeerFailure
 from ..parties.events import Fingerprint, Traffic
 from ..parties.home import PartyHome
 from ..parties.ledger import Ledger
@@ -119,12 +119,12 @@ class Phases(Generic[J]):
             kind=self.job.kind,
             job_digest=self.digest,
             run=run,
-            begins_anew=self.opening.fresh or run in self.state.finished_runs(),
+            begins_anew=self.opening.fresh,
             now=datetime.now(UTC),
         )
         assert start is not None
         text = json.dumps(self.job.canonical())
-        require_approval(policy, self.state, self.job.kind, self.digest, start.by, text, self.me)
+        require_approval(policy, self.state, start, text, self.me, run=run)
 
     def _begin(self) -> Run:
         opening = self.opening
@@ -151,7 +151,11 @@ class Phases(Generic[J]):
     def close(self) -> None:
         """End every channel and the ledger's rows; a run whose last phase has ended well is finished."""
         for peer, channel in self.channels.items():
-            channel.close(linger_s=channel.timeout_s)
+            try:
+                channel.close(linger_s=channel.timeout_s)
+            except PeerFailure:
+                if peer in self.job.essential:  # it has not got all; without the others the job has gone on
+                    raise
             for topic in sorted(channel.sent.keys() | channel.received.keys()):
                 self.tell(Traffic(peer=peer, topic=topic, sent=channel.sent[topic], received=channel.received[topic]))
         self.tell(Fingerprint(name="ledger", value=Ledger(self.home).verify().head))

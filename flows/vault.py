@@ -13,7 +13,6 @@ import os
 import queue
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +35,7 @@ from .kinds import room
 from .phases import Opening, Phases
 from .publisher import Publisher
 
+PAUSED_S = 1.0  # for telling the flow that the party is paused
 GOODBYE_S = 2.0  # for telling the peers, once the flow is gone
 RUN_PATTERN = r"^[a-z][a-z0-9_-]{0,79}$"
 _log = logging.getLogger("isthmus.vault")
@@ -165,6 +165,9 @@ def _reach(home: PartyHome, opening: Open, job: Job, ends: Mapping[str, int], te
 def _end_at_once(tell: Publisher, party: str) -> None:
     """Somebody at the party has paused it: whatever is going on, it ends here. What was killed can be resumed."""
     _log.error("paused")
+    last = threading.Timer(PAUSED_S, os._exit, (PolicyRefusal.exit_code,))  # also if the flow does not read
+    last.daemon = True
+    last.start()
     with suppress(OSError):  # the flow may be gone as well
         tell.failure(Phase.CLOSE, PolicyRefusal("policy.paused", party=party))
     os._exit(PolicyRefusal.exit_code)
@@ -186,4 +189,6 @@ def _listen(control: socket.socket, commands: queue.Queue[bytes], let_go: Callab
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    os._exit(code)  # what the libraries would tidy up takes as long as a phase

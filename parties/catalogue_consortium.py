@@ -96,6 +96,10 @@ CONSORTIUM: dict[str, Words] = {
         "the signature under this job is for {allowed} runs, and {party} has begun as many",
         "sign the job again: `isthmus sign JOB --as MEMBER`, with `--runs` for several",
     ),
+    "policy.start_attempts": Words(
+        "{party} will not try again: this run was attempted {allowed} times under this signature",
+        "sign the job again: `isthmus sign JOB --as MEMBER`; the run then goes on where it stopped",
+    ),
     "policy.approval": Words(
         "at {party} a '{kind}' job waits until a person has approved it",
         "somebody at {party}: `isthmus approve {party} {digest}`; then start the job again",
@@ -120,6 +124,10 @@ CONSORTIUM: dict[str, Words] = {
     "peer.deadline": Words(
         "{party} waited {seconds} s for {peer}, topic '{topic}', step '{step}'",
         "see {peer}'s own log; start the job again when it is back",
+    ),
+    "peer.version": Words(
+        "{peer} seals its messages to {party} in another version, topic '{topic}'",
+        "compare `isthmus --version`, and install the same",
     ),
     "peer.protocol": Words(
         "{peer} sent {party} what the protocol does not allow, topic '{topic}'",

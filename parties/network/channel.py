@@ -199,6 +199,8 @@ class Channel:
             self._carrier.close(linger_s=linger_s)
         except CarrierTimeoutError as failure:
             raise self._deadline(Topic.AGREE, Step.CLOSE, linger_s, failure.code) from failure
+        except CarrierClosedError as failure:
+            raise self._failure(failure.code, Topic.AGREE) from failure
         finally:
             if self._reader is not None:
                 self._reader.join(timeout=5)

@@ -180,8 +180,6 @@ class LinkEnd:
     one waits for the goodbye while another still reads: each frame then goes to one of them.
     """
 
-    lossy = True
-
     def __init__(self, link: Link, peer: str, *, fast: Lane, bulk: Lane) -> None:
         self.peer = peer
         self.on_control: Callable[[bytes], None] = _ignore

@@ -28,6 +28,7 @@ MAX_NBYTES = 256 * 1024 * 1024
 MAX_HEADER_NBYTES = 1024 * 1024
 MAX_ARRAYS = 64
 MAX_DIMENSIONS = 4
+MAX_VALUES = 65536  # in the fields of one message: each takes far more memory than bytes on the way
 DTYPES = frozenset({"|u1", "|b1", "<u4", "<u8", "<i4", "<i8", "<f2", "<f4", "<f8"})
 _KNOWN = {text: np.dtype(text) for text in DTYPES}
 _ALIGNMENT = 16
@@ -205,9 +206,11 @@ def _check_values(array: Array) -> None:
 
 def _check_fields(fields: Value) -> None:
     """Numbers, text, bytes, lists, maps with text as keys and None; nothing else, such as msgpack's extensions."""
-    pending = [fields]
+    pending, count = [fields], 1
     while pending:
         value = pending.pop()
+        if type(value) in (dict, list, tuple) and (count := count + len(value)) > MAX_VALUES:
+            raise MalformedMessageError("too many values")
         if type(value) is dict:
             if not all(isinstance(key, str) for key in value):
                 raise MalformedMessageError("a key that is not text")

@@ -239,9 +239,10 @@ class ResumingCarrier(SealedCarrier):
     def close(self, *, linger_s: float = 0.0) -> None:
         """Say goodbye and close the way. Safe to call twice.
 
-        For `linger_s` it first waits until the peer has all that was sent, or takes no more, and then, for a few
-        seconds in which the way is there, for the peer's own goodbye, so that either may lose the way at the very end.
-        Raises `CarrierTimeoutError` where the peer has not said so.
+        For `linger_s` it first waits until the peer has all that was sent, and then, for a few seconds in which the way
+        is there, for the peer's own goodbye, so that either may lose the way at the very end. Raises
+        `CarrierTimeoutError` where the peer has not said that it has all, and `CarrierClosedError` where it has gone
+        without: an exchange that kept back the last message must not make one side believe that all went well.
         """
         with self._ending:
             if self._closing:
@@ -250,7 +251,8 @@ class ResumingCarrier(SealedCarrier):
         arrived, late = True, ""
         if self._session is not None:
             deadline = time.monotonic() + linger_s
-            arrived = self._see(self._all_has_arrived, deadline)
+            self._see(lambda: self._all_has_arrived() or self._peer_ends is not None, deadline)
+            arrived = self._all_has_arrived()
             late = self._lossy.trouble
             with _ignored():
                 self._goodbye = self._bye()
@@ -265,10 +267,10 @@ class ResumingCarrier(SealedCarrier):
         if self.refused:
             _log.warning("frames from %s that were not accepted: %s", self.peer, dict(self.refused))
         if linger_s and not arrived:
-            raise CarrierTimeoutError(late)
+            raise CarrierTimeoutError(late) if self._peer_ends is None else CarrierClosedError
 
     def _all_has_arrived(self) -> bool:
-        return all(outgoing.wait_until_arrived(0.0) for outgoing in self._outgoing.values())
+        return all(outgoing.has_arrived for outgoing in self._outgoing.values())
 
     def _bye(self) -> bytes:
         expected = {incoming.topic: incoming.expected for incoming in self._incoming.values()}

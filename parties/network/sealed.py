@@ -6,9 +6,10 @@
     me→peer    DATA          a piece of a message, sealed with the key of its topic, numbered from 0
 
 Every frame is checked, opened and put in its place, or refused: nothing that this end did not seal for that end, in
-that session, on that topic, in that place, ever becomes part of a message. Memory for a large message is taken only
-once its first piece has opened. `SealedCarrier` is for a way that keeps frames and their order (a socket pair of one
-machine), so that a frame out of place is a breach; `resuming.ResumingCarrier` is for one that may lose them.
+that session, on that topic, in that place, ever becomes part of a message. A message takes 4 MiB at most
+before its first piece has opened, and then twice what has opened. `SealedCarrier` is for a way that keeps frames and
+their order (a socket pair of one machine), so that a frame out of place is a breach; `resuming.ResumingCarrier` is for
+one that may lose them.
 
 Adversary: whoever carries the frames. It sees who speaks to whom, when and how many bytes (sizes and pace of messages
 are not hidden), and can keep frames back; it learns no content and can change none unnoticed.
@@ -27,7 +28,7 @@ from typing import Protocol
 from .channel import CarrierClosedError, CarrierTimeoutError
 from .frame import FIRST, HEADER_NBYTES, LAST, MAX_FRAME_NBYTES, MAX_PIECE_NBYTES, TAG_NBYTES, Header, Kind, parse
 from .message import Buffer, MalformedMessageError, Topic
-from .session import Handshake, IdentityError, NotForUsError, Opener, Session
+from .session import Handshake, IdentityError, NotForUsError, Opener, Session, VersionError
 
 AT_ONCE_NBYTES = 4 * MAX_FRAME_NBYTES  # of a message, for which memory is taken before its first piece has opened
 Frame = bytes | bytearray
@@ -77,7 +78,8 @@ class Incoming:
     topic: Topic
     opener: Opener
     expected: int = 0
-    _message: bytearray | None = None
+    _message: bytearray | None = None  # it grows with what has opened: a peer may announce more than it ever sends
+    _size: int = 0  # of the whole message
     _filled: int = 0
 
     def take(self, header: Header, frame: Frame) -> bytearray | None:
@@ -90,22 +92,18 @@ class Incoming:
         first, last = bool(header.flags & FIRST), bool(header.flags & LAST)
         filled = 0 if first else self._filled
         end = filled + nbytes
-        size = header.total if self._message is None else len(self._message)
+        size = header.total if self._message is None else self._size
         due = min(size - filled, MAX_PIECE_NBYTES)  # as `pieces` cuts: nobody can send empty ones for ever
         if first != (self._message is None) or header.total != size or nbytes != due or last != (end == size):
             self.opener.open(header.sequence, frame)
             raise MalformedMessageError("pieces of a message")
-        if first and size <= AT_ONCE_NBYTES:
-            message = bytearray(size)
-            self.opener.open_into(header.sequence, frame, memoryview(message)[:nbytes])
-            self._message = message
-        elif first:
-            plain = self.opener.open(header.sequence, frame)
-            self._message = bytearray(size)
-            self._message[:nbytes] = plain
-        else:
-            assert self._message is not None
-            self.opener.open_into(header.sequence, frame, memoryview(self._message)[filled:end])
+        message = self._message
+        if message is None:
+            message = bytearray(min(size, AT_ONCE_NBYTES))
+        elif end > len(message):
+            message.extend(bytes(min(size, 2 * len(message)) - len(message)))
+        self.opener.open_into(header.sequence, frame, memoryview(message)[filled:end])
+        self._message, self._size = message, size
         self.expected += 1
         self._filled = end
         if not last:
@@ -161,15 +159,19 @@ class SealedCarrier:
             again_s = left_s if self.retry_s is None else sent + self.retry_s - time.monotonic()
             try:
                 self._answer(self._way.receive(max(0.001, min(left_s, again_s))))
-            except CarrierTimeoutError:
+            except CarrierTimeoutError as failure:
                 if time.monotonic() >= deadline:
-                    raise
+                    raise CarrierTimeoutError(*self._other_version() or (failure.code,)) from failure
             if time.monotonic() >= deadline and self._handshake.session is None:  # much came, and nothing of the peer
-                raise CarrierTimeoutError
+                raise CarrierTimeoutError(*self._other_version())
             if self.retry_s is not None and time.monotonic() - sent > self.retry_s:
                 self._send_plain(Kind.HELLO, self._handshake.hello)
                 sent = time.monotonic()
         return session
+
+    def _other_version(self) -> tuple[str, ...]:
+        """The code of a deadline at which the peer, or somebody in its name, has spoken another version."""
+        return ("peer.version",) if self.refused["version"] else ()
 
     def _answer(self, frame: Frame) -> None:
         """Take in what makes a session, and say what is due in turn. Anything else is refused."""
@@ -186,6 +188,9 @@ class SealedCarrier:
         except IdentityError as failure:
             _log.error("%s is answered for by somebody without its key: %s", self.peer, failure)
             raise CarrierClosedError("peer.identity") from failure
+        except VersionError:
+            self.refused["version"] += 1
+            return
         except (NotForUsError, MalformedMessageError):
             self.refused["handshake"] += 1
             return

@@ -21,7 +21,7 @@ KEEPALIVE_S = 10
 MAX_MESSAGE_NBYTES = 2 * 1024 * 1024
 # How much may be on its way before the other end has read it: what 40 ms at 200 MB/s need.
 _WINDOW_NBYTES = 8 * 1024 * 1024
-_HANDSHAKE_S = 20
+_HANDSHAKE_S = 5  # whoever connects and says nothing holds a connection for so long
 
 Options = tuple[tuple[str, int | str], ...]
 

@@ -138,10 +138,11 @@ class Outgoing:
             self._cursor = self.first
             return self.first < self.end
 
-    def wait_until_arrived(self, timeout_s: float) -> bool:
-        """Wait until the peer has everything, or takes no more."""
-        with self._lock:
-            return self._changed.wait_for(lambda: self._gone or self.first == self.end, timeout_s)
+    @property
+    def has_arrived(self) -> bool:
+        """Whether the peer has said that it has everything."""
+        with self._changed:
+            return self.first == self.end
 
     def end_here(self) -> None:
         """The peer takes no more: wake up whoever waits for room."""

@@ -536,9 +536,18 @@ def test_what_comes_while_one_closes_has_not_arrived(met: Ends) -> None:
     _, _, insurer, lab = met
     say(lab, b"unread")
     for each in [Beside(carrier.close, linger_s=0.2) for carrier in (lab, insurer)]:
-        with contextlib.suppress(CarrierTimeoutError):
+        with contextlib.suppress(CarrierTimeoutError, CarrierClosedError):
             each.result()
     assert insurer._incoming[lab._sealers[Topic.TRAIN].channel].expected == 1  # of the acquaintance alone
+
+
+def test_who_lingers_for_a_peer_that_has_gone_without_the_last_message_is_told_so(met: Ends) -> None:
+    left, _, insurer, lab = met
+    left.meddle = lambda header, frame: [] if header.kind is Kind.DATA else [frame]  # an exchange that keeps it back
+    say(insurer, b"the last")
+    lab.close()
+    with pytest.raises(CarrierClosedError):
+        insurer.close(linger_s=NEVER_S)
 
 
 def test_a_channel_whose_peer_has_closed_says_so_while_it_waits(met: Ends) -> None:

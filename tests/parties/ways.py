@@ -25,7 +25,6 @@ Meddle = Callable[[Header, bytes], list[bytes]]  # what becomes of a frame on it
 class Way:
     """One end of a way whose frames somebody meddles with."""
 
-    lossy = True
     trouble = "peer.deadline"
 
     def __init__(self) -> None:

@@ -140,7 +140,7 @@ async def run_baselines(
     job_file.write_text(json.dumps(asked.canonical(), indent=2), encoding="utf-8")
     with (folder / LOG_FILE).open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "isthmus.flows.kinds.vertical.baselines", "--homes", str(homes), "--run", run),
+            *(sys.executable, "-P", "-m", "isthmus.flows.kinds.vertical.baselines", "--homes", str(homes), "--run", run),
             *("--job", str(job_file), "--out", str(out)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
