@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json as json_module
 import logging
+import resource
 import signal
 import sys
 from datetime import UTC, datetime
@@ -90,11 +91,18 @@ async def _serve(folder: Path, *, json: bool) -> None:
     with contextlib.ExitStack() as ends:
         if configuration.metrics:
             ends.callback(MetricsServer(configuration.metrics, relay.figures.registry, relay.healthy).close)
+        _allow_connections()
         port = await relay.start()
         address = f"{configuration.listen.rpartition(':')[0]}:{port}"
         members = tuple(sorted(set(followed.roster.members) - followed.roster.revoked))
         _say(_Serving(name, address, fingerprint(certificate), followed.roster.version, members), json=json)
         await relay.serve_until(stopped.wait(), _STOP_S)
+
+
+def _allow_connections() -> None:
+    """Take as many open files as the system lets us: each connection is one, also of whoever never says a word."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class FollowedRoster:
@@ -105,7 +113,7 @@ class FollowedRoster:
     """
 
     def __init__(self, folder: Path) -> None:
-        from ..parties.consortium import PIN_FILE, ROSTER_FILE
+        from ..parties.home import PIN_FILE, ROSTER_FILE
 
         self._folder, self._files = folder, (folder / ROSTER_FILE, folder / PIN_FILE)
         self._seen = self._look()

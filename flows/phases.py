@@ -7,8 +7,8 @@
     ...     the phases of the kind
     close   channels and ledger are closed; the run is finished
 
-A member that has finished a run keeps its last checkpoints until its next run: another one may have been stopped just
-before it could finish, and then all go on once more.
+A member that has finished a run keeps its last checkpoints for a while: another one may have been stopped just before
+it could finish, and then all go on once more.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ class Opening(NamedTuple):
     start: Start | None = None  # who has started it: judged in a consortium
 
 
+# Finished runs whose checkpoints are kept, the newest: as many jobs may be under way at once with the same party.
+KEPT_RUNS = 8
 # What has to be the same beside the job, and the error if it is not.
 _BESIDE_THE_JOB = {"version": "job.version_differs", "roster": "roster.differs", "start": "job.start_differs"}
 _log = logging.getLogger("isthmus.vault")
@@ -128,7 +130,7 @@ class Phases(Generic[J]):
 
     def _begin(self) -> Run:
         opening = self.opening
-        for run in self.state.finished_runs():
+        for run in self.state.finished_runs()[KEPT_RUNS:]:
             if run != opening.run:
                 shutil.rmtree(self._checkpoints_of(run), ignore_errors=True)
         seed = self.home.config.seed

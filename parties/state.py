@@ -35,10 +35,11 @@ CREATE TABLE ledger (entry_number BIGINT PRIMARY KEY, entry VARCHAR, mac VARCHAR
 """
 _RELEASES = "CREATE TABLE releases (content VARCHAR PRIMARY KEY, sum VARCHAR, survivors VARCHAR);"
 _STARTS = """
-CREATE TABLE starts (start_digest VARCHAR, run VARCHAR, starter VARCHAR, kind VARCHAR, begun TIMESTAMP);
+CREATE TABLE starts (
+    start_digest VARCHAR, run VARCHAR, starter VARCHAR, kind VARCHAR, begun TIMESTAMP, attempts INTEGER
+);
 CREATE TABLE approvals (
-    job_digest VARCHAR PRIMARY KEY, kind VARCHAR, starter VARCHAR, job VARCHAR, asked TIMESTAMP, approved TIMESTAMP,
-    until TIMESTAMP
+    start_digest VARCHAR PRIMARY KEY, start VARCHAR, job VARCHAR, asked TIMESTAMP, approved TIMESTAMP, until TIMESTAMP
 );
 CREATE TABLE clock (latest TIMESTAMP);
 """
@@ -149,9 +150,11 @@ class State:
             connection.execute("UPDATE runs SET status = 'finished' WHERE run = ?", [run])
 
     def finished_runs(self) -> list[str]:
-        """The runs that have ended well."""
+        """The runs that have ended well, the one begun last first."""
         with self.transaction() as connection:
-            rows = connection.execute("SELECT run FROM runs WHERE status = 'finished' ORDER BY run").fetchall()
+            rows = connection.execute(
+                "SELECT run FROM runs WHERE status = 'finished' ORDER BY started DESC, run"
+            ).fetchall()
         return [row[0] for row in rows]
 
     def note_data(self, run: str, *, sql_digest: str, data_digest: str) -> None:

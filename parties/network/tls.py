@@ -21,6 +21,7 @@ KEEPALIVE_S = 10
 MAX_MESSAGE_NBYTES = 2 * 1024 * 1024
 # How much may be on its way before the other end has read it: what 40 ms at 200 MB/s need.
 _WINDOW_NBYTES = 8 * 1024 * 1024
+_DEAD_AFTER_S = 20
 _HANDSHAKE_S = 5  # whoever connects and says nothing holds a connection for so long
 
 Options = tuple[tuple[str, int | str], ...]
@@ -42,7 +43,7 @@ def channel_credentials(exchange_certificate: bytes, certificate: bytes, key: by
 
 
 def channel_options() -> Options:
-    """The options of a member's channel; a dead way is noticed within two keepalives."""
+    """The options of a member's channel, beside those that a `lane` has of its own."""
     return (
         *_BOTH,
         ("grpc.ssl_target_name_override", TLS_NAME),
@@ -84,4 +85,6 @@ def server_options(streams_per_connection: int) -> Options:
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.max_concurrent_streams", streams_per_connection),
         ("grpc.server_handshake_timeout_ms", 1000 * _HANDSHAKE_S),
+        # When a member that is dead without a word is let go of; see `lane` for why this and not the keepalive's own.
+        ("grpc.http2.ping_timeout_ms", 1000 * _DEAD_AFTER_S),
     )

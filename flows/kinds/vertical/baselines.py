@@ -140,8 +140,8 @@ async def run_baselines(
     job_file.write_text(json.dumps(asked.canonical(), indent=2), encoding="utf-8")
     with (folder / LOG_FILE).open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "isthmus.flows.kinds.vertical.baselines", "--homes", str(homes), "--run", run),
-            *("--job", str(job_file), "--out", str(out)),
+            *(sys.executable, "-P", "-m", "isthmus.flows.kinds.vertical.baselines"),
+            *("--homes", str(homes), "--run", run, "--job", str(job_file), "--out", str(out)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
