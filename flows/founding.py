@@ -19,7 +19,7 @@ from ..parties.certificate import expires, fingerprint, make_certificate
 from ..parties.consortium import check_certificate
 from ..parties.errors import InputError, disk_errors
 from ..parties.files import PRIVATE, write_whole
-from ..parties.home import NAME_PATTERN, PARTY_FILE, PartyHome, read_certificate, read_private
+from ..parties.home import IDENTITY_KEY_FILE, NAME_PATTERN, PARTY_FILE, PartyHome, read_certificate, read_private
 from ..parties.identity import Identity
 from ..parties.roster import TOLERANCE, Address, ExchangeEntry, Member, Name, Part
 from ..parties.strict_yaml import part_of, read_part, yaml_text
@@ -128,7 +128,8 @@ def found_member(name: str, role: Role, homes: Path, *, days: int = 365, renew: 
     template = PARTY if role == "party" else COORDINATOR
     made = _make(folder / PARTY_FILE, lambda: template.substitute(name=name))
     home = PartyHome(folder)
-    made += () if (folder / "identity.key").exists() else ("identity.key",)
+    made += () if (folder / IDENTITY_KEY_FILE).exists() else (IDENTITY_KEY_FILE,)
+    home.make_identity_key()
     key = Identity(home).public.hex()
     made += _make_certificate(folder, days, renew)
     certificate = home.tls_certificate()

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from ..parties.certificate import fingerprint
-from ..parties.consortium import PIN_FILE, Consortium, accept, check_acceptable, check_certificate, pinned
+from ..parties.consortium import Consortium, accept, check_acceptable, check_certificate, pinned
 from ..parties.errors import InputError
-from ..parties.home import PartyHome, read_certificate, read_private
+from ..parties.home import PIN_FILE, PartyHome, read_certificate, read_private
 from ..parties.identity import Identity
 from ..parties.roster import Roster
 from ..parties.strict_yaml import part_of, read_part
@@ -79,6 +79,7 @@ def signed(roster: Roster, home: PartyHome) -> Roster:
 
     Raises `InputError` ``roster.older``, ``roster.member_unknown``, ``roster.key_differs`` and those of `pinned`.
     """
+    home.identity_key()  # there, and not made now, where the home has accepted no roster yet
     identity, before, me = Identity(home), pinned(home.folder), home.name
     if before is not None:
         roster.check_later(before)

@@ -35,6 +35,10 @@ CATALOGUE: dict[str, Words] = {
         "name another folder with --homes",
     ),
     "home.invalid": Words("{party}'s party.yaml is wrong at '{field}': {problem}", "mend party.yaml"),
+    "home.no_identity": Words(
+        "{party}'s identity.key is gone",
+        "restore it from where you keep it; or make a new one with `isthmus init`, and renew the entry in the roster",
+    ),
     "data.file_missing": Words("{party}'s data file does not exist", "check `data:` in its party.yaml"),
     "data.locked": Words(
         "{party}'s data file is held open for writing by another process", "close that process and start the job again"

@@ -24,13 +24,10 @@ from pydantic import Field, ValidationError
 from .certificate import fingerprint
 from .errors import InputError
 from .files import write_whole
-from .home import PartyHome
+from .home import NEXT_ROSTER_FILE, PIN_FILE, ROSTER_FILE, PartyHome
 from .identity import Identity
 from .roster import ExchangeEntry, Member, Part, Roster
 
-ROSTER_FILE = "roster.yaml"
-PIN_FILE = "roster.pin"
-_NEXT_FILE = "roster.next.yaml"
 _PIN_MOST_NBYTES = 1000
 
 
@@ -70,10 +67,11 @@ class Consortium:
         return exchanges[name]
 
     def check_self(self, home: PartyHome, now: datetime | None = None) -> None:
-        """Raise unless the home holds the keys that all others know of it, and it may take part now.
+        """Raise unless the home holds the keys that all others know of it, and it may take part now. Writes nothing.
 
         Raises `InputError` as `key_of` does, ``roster.key_differs``, and those of the home's key files.
         """
+        home.identity_key()  # there, and not made now, where the home has accepted no roster yet
         if Identity(home).public != self.key_of(home.name, now):
             raise InputError("roster.key_differs", party=home.name, field="identity key")
         rostered = self.member(home.name).certificate.encode()
@@ -111,7 +109,7 @@ def pinned(folder: Path) -> Roster | None:
     failure = InputError("roster.altered", party=folder.name)
     # Another process may be in the midst of `accept`, or have died there: then the pin is that of the next file, which
     # may take its final name at any moment.
-    for name in (ROSTER_FILE, _NEXT_FILE, ROSTER_FILE):
+    for name in (ROSTER_FILE, NEXT_ROSTER_FILE, ROSTER_FILE):
         try:
             roster = Roster.read(folder / name)
         except InputError as error:
@@ -150,10 +148,10 @@ def accept(folder: Path, roster: Roster, digest: str | None = None) -> None:
     """
     check_acceptable(folder, roster, digest)
     # The pin is what decides. It is written once the roster is there beside the old one, which it then replaces.
-    roster.write(folder / _NEXT_FILE)
+    roster.write(folder / NEXT_ROSTER_FILE)
     pin = _Pin(version=roster.version, digest=roster.digest())
     write_whole(folder / PIN_FILE, pin.model_dump_json(indent=2).encode() + b"\n")
-    (folder / _NEXT_FILE).replace(folder / ROSTER_FILE)
+    (folder / NEXT_ROSTER_FILE).replace(folder / ROSTER_FILE)
 
 
 def check_certificate(rostered: bytes, certificate: bytes, key: bytes, *, party: str) -> None:

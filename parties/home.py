@@ -33,6 +33,9 @@ from .policy import Policy
 from .table import ColumnKind
 
 PARTY_FILE = "party.yaml"
+LEDGER_KEY_FILE, IDENTITY_KEY_FILE = "ledger.key", "identity.key"
+ROSTER_FILE, NEXT_ROSTER_FILE, PIN_FILE = "roster.yaml", "roster.next.yaml", "roster.pin"
+ROSTER_FILES = (ROSTER_FILE, NEXT_ROSTER_FILE, PIN_FILE)  # one that is there tells of a roster that was accepted
 NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$"
 KEY_NBYTES = 32
 
@@ -131,39 +134,45 @@ class PartyHome:
         """The party's part of the model of one run."""
         return self.folder / "models" / run
 
-    @property
-    def _ledger_key_file(self) -> Path:
-        return self.folder / "ledger.key"
-
     def has_ledger_key(self) -> bool:
         """Whether the ledger's key was made already."""
-        return self._ledger_key_file.exists()
+        return (self.folder / LEDGER_KEY_FILE).exists()
 
     def ledger_key(self) -> bytes:
         """The 32 bytes that key the ledger's chain, made at first use and readable by the owner alone.
 
-        Raises `InternalError` ``ledger.broken`` for a file that holds something else.
+        Raises `InternalError` ``ledger.broken`` for a file that holds something else, and `InputError`
+        ``home.key_mode``.
         """
-        key = self._key(self._ledger_key_file)
+        self._make_key(LEDGER_KEY_FILE)
+        key = read_private(self.folder / LEDGER_KEY_FILE, self.name)
         if len(key) != KEY_NBYTES:
-            detail = f"{self._ledger_key_file} is not {KEY_NBYTES} bytes"
+            detail = f"{LEDGER_KEY_FILE} is not {KEY_NBYTES} bytes"
             raise InternalError("ledger.broken", party=self.name, entry=0, detail=detail)
         return key
 
-    def identity_key(self) -> bytes:
-        """The 32 bytes of the key that the party signs with, made at first use and readable by the owner alone.
+    def has_had_a_roster(self) -> bool:
+        """Whether the party has ever accepted a roster: then others know its key, and no new one takes its place."""
+        return any((self.folder / name).exists() for name in ROSTER_FILES)
 
-        Raises `InputError` ``home.invalid`` for a file that holds something else, and ``home.key_mode``.
+    def make_identity_key(self) -> None:
+        """Make the key that the party signs with, readable by the owner alone, unless it is there."""
+        self._make_key(IDENTITY_KEY_FILE)
+
+    def identity_key(self) -> bytes:
+        """The 32 bytes of the key that the party signs with.
+
+        Raises `InputError` ``home.no_identity``, ``home.invalid`` for a file that holds something else, and
+        ``home.key_mode``.
         """
-        path = self.folder / "identity.key"
-        with disk_errors(self.name):
-            if not path.exists():
-                write_once(path, secrets.token_bytes(KEY_NBYTES), party=self.name, mode=PRIVATE)
+        path = self.folder / IDENTITY_KEY_FILE
+        if not path.is_file():
+            raise InputError("home.no_identity", party=self.name)
         key = read_private(path, self.name)
         if len(key) != KEY_NBYTES:
             del key  # a trace may show what a frame holds
             problem = f"it does not hold {KEY_NBYTES} bytes"
-            raise InputError("home.invalid", party=self.name, field="identity.key", problem=problem)
+            raise InputError("home.invalid", party=self.name, field=IDENTITY_KEY_FILE, problem=problem)
         return key
 
     @property
@@ -187,11 +196,9 @@ class PartyHome:
         """The certificate (PEM) that the party opens connections with. Raises `InputError` ``home.no_certificate``."""
         return read_certificate(self.tls_certificate_file, self.name)
 
-    def _key(self, path: Path) -> bytes:
-        with disk_errors(self.name):
-            if not path.exists():
-                write_once(path, secrets.token_bytes(KEY_NBYTES), party=self.name, mode=PRIVATE)
-            return path.read_bytes()
+    def _make_key(self, name: str) -> None:
+        if not (self.folder / name).exists():
+            write_once(self.folder / name, secrets.token_bytes(KEY_NBYTES), party=self.name, mode=PRIVATE)
 
 
 def read_private(path: Path, party: str) -> bytes:

@@ -18,11 +18,14 @@ from .home import PartyHome
 class Identity:
     """What one party signs with. `public` is the raw public key, 32 bytes; people see it as hex.
 
-    The key is made at first use. Raises `InputError` ``home.invalid``, ``home.key_mode``, ``disk.full`` and
-    ``disk.denied``.
+    A home that has never had a roster gets its key at first use; elsewhere one that is gone is not replaced, since the
+    others would take its signatures for a stranger's. Raises `InputError` ``home.no_identity``, ``home.invalid``,
+    ``home.key_mode``, ``disk.full`` and ``disk.denied``.
     """
 
     def __init__(self, home: PartyHome) -> None:
+        if not home.has_had_a_roster():
+            home.make_identity_key()
         self.name = home.name
         self._private = Ed25519PrivateKey.from_private_bytes(home.identity_key())
         self.public = self._private.public_key().public_bytes_raw()

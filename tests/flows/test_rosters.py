@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from isthmus.flows.check import check_job
+from isthmus.flows.demo import demo_job
+from isthmus.flows.terminal import show_keys
 from isthmus.parties.certificate import fingerprint
 from isthmus.parties.consortium import consortium_of, pinned
 from isthmus.parties.errors import InputError
@@ -15,6 +20,18 @@ from isthmus.parties.home import PartyHome
 from isthmus.parties.roster import Roster
 
 from ..founding_world import ALL, MEMBERS, Commands
+
+ALLOWS: dict[str, Any] = {  # the demo's job
+    "name": "lab",
+    "datasets": {"results": {"sql": "SELECT 1 AS id", "row_id": "id"}},
+    "policy": {
+        "kinds": ["vertical"],
+        "purposes": ["mortality risk at admission"],
+        "peers": ["insurer"],
+        "max_epochs": 100,
+        "release": {"results": {"columns": ["alb"], "at_least": 1, "may_learn_membership": ["insurer"]}},
+    },
+}
 
 
 @pytest.fixture
@@ -156,7 +173,30 @@ def test_nobody_signs_without_its_own_keys_in_it(call: Commands) -> None:
     assert (error.code, error.facts["field"]) == ("roster.key_differs", "TLS certificate")
     Path("homes/hub/identity.key").unlink()
     error = call.refused("consortium sign roster.yaml hub")
+    assert (error.code, error.facts) == ("home.no_identity", {"party": "hub"})
+    assert not Path("homes/hub/identity.key").exists()
+    call("init coordinator hub")
+    error = call.refused("consortium sign roster.yaml hub")
     assert (error.code, error.facts["field"]) == ("roster.key_differs", "identity key")
+
+
+def test_a_key_that_is_gone_is_made_again_by_init_alone(call: Commands) -> None:
+    call.found()
+    call.accept()
+    key = Path("homes/lab/identity.key")
+    key.unlink()
+    Path("homes/lab/party.yaml").write_text(yaml.safe_dump(ALLOWS))
+    said = {asked.party: asked.error and asked.error.code for asked in check_job(demo_job(), Path("homes")).asked}
+    assert said == {"lab": "home.no_identity", "insurer": "policy.kind"}
+    assert call.refused("consortium sign roster.yaml lab").code == "home.no_identity"
+    assert call.refused("consortium verify roster.yaml --home homes/lab").code == "home.no_identity"
+    assert "identity.key is gone" in call("consortium accept roster.yaml homes/lab")
+    with pytest.raises(InputError) as caught:
+        show_keys(Path("homes"), ["lab"], json=False)
+    assert caught.value.code == "home.no_identity"
+    assert not key.exists()
+    assert json.loads(call("init party lab --json"))["made"] == ["identity.key"]
+    assert call.refused("consortium sign roster.yaml lab").code == "roster.key_differs"
 
 
 def test_nobody_signs_an_older_version_or_a_second_one_of_the_same_number(call: Commands) -> None:

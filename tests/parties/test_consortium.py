@@ -208,6 +208,12 @@ def test_a_home_checks_that_its_own_keys_are_those_in_the_roster(homes: dict[str
     assert code(lambda: found.check_self(alder)) == "home.no_certificate"
     (alder.folder / "identity.key").write_bytes(KEYS["mallory"].private_bytes_raw())
     assert differs() == "identity key"
+    (alder.folder / "identity.key").unlink()
+    assert code(lambda: found.check_self(alder)) == "home.no_identity"
+    for file in ("roster.yaml", "roster.pin"):
+        (alder.folder / file).unlink()
+    assert code(lambda: found.check_self(alder)) == "home.no_identity"
+    assert not (alder.folder / "identity.key").exists()
 
 
 def test_a_revoked_home_does_not_take_itself_for_a_member(homes: dict[str, PartyHome]) -> None:

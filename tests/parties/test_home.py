@@ -189,10 +189,21 @@ def test_all_who_ask_for_the_key_at_once_get_the_same(home: PartyHome) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"short", bytes(33)])
 def test_a_key_file_that_is_no_key_is_not_used(home: PartyHome, content: bytes) -> None:
-    (home.folder / "ledger.key").write_bytes(content)
+    path = home.folder / "ledger.key"
+    path.write_bytes(content)
+    path.chmod(0o600)
     with pytest.raises(InternalError) as caught:
         home.ledger_key()
     assert caught.value.code == "ledger.broken"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
+def test_a_key_that_others_can_read_is_refused(home: PartyHome, mode: int) -> None:
+    home.ledger_key()
+    (home.folder / "ledger.key").chmod(mode)
+    with pytest.raises(InputError) as caught:
+        home.ledger_key()
+    assert (caught.value.code, caught.value.facts) == ("home.key_mode", {"party": "lab", "file": "ledger.key"})
 
 
 def test_a_full_disk_leaves_no_half_key(home: PartyHome, with_little_disk: Any) -> None:

@@ -115,6 +115,18 @@ def test_all_who_make_the_key_at_once_get_the_same(home: PartyHome) -> None:
     assert sorted(path.name for path in home.folder.iterdir()) == ["identity.key", "party.yaml"]
 
 
+@pytest.mark.parametrize("left", ["roster.yaml", "roster.next.yaml", "roster.pin"])
+def test_a_key_that_is_gone_is_not_replaced_where_others_know_it(home: PartyHome, left: str) -> None:
+    (home.folder / left).write_text("")
+    for use in (lambda: Identity(home), home.identity_key):
+        with pytest.raises(InputError) as caught:
+            use()
+        assert (caught.value.code, caught.value.facts) == ("home.no_identity", {"party": "lab"})
+    assert not (home.folder / "identity.key").exists()
+    home.make_identity_key()
+    assert Identity(home).public == Identity(home).public
+
+
 @pytest.mark.parametrize("content", [b"", bytes(31), bytes(33)])
 def test_a_key_file_that_holds_something_else_is_named(home: PartyHome, content: bytes) -> None:
     write_key(home, content)

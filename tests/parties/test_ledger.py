@@ -206,9 +206,14 @@ def test_entries_cut_off_at_the_end_show_in_the_head(home: PartyHome) -> None:
     assert Ledger(home).verify().head != head.head
 
 
+def _another_key(home: PartyHome) -> None:
+    (home.folder / "ledger.key").write_bytes(bytes(32))
+    (home.folder / "ledger.key").chmod(0o600)
+
+
 def test_another_key_does_not_verify_the_chain(home: PartyHome) -> None:
     _filled(home)
-    (home.folder / "ledger.key").write_bytes(bytes(32))
+    _another_key(home)
     with pytest.raises(InternalError):
         Ledger(home).verify()
 
@@ -221,7 +226,7 @@ def test_the_key_is_its_owners_alone(home: PartyHome) -> None:
 def test_each_party_digests_the_same_bytes_differently(home: PartyHome) -> None:
     digest = Ledger(home).keyed_digest()
     digest.update(b"x")
-    (home.folder / "ledger.key").write_bytes(bytes(32))
+    _another_key(home)
     other = Ledger(home).keyed_digest()
     other.update(b"x")
     assert digest.hexdigest() != other.hexdigest()
