@@ -18,6 +18,7 @@ from .terminal import console, named_home
 
 if TYPE_CHECKING:
     from ..parties.approvals import Request
+    from ..parties.policy import Rate
 
 RunsFolder = Annotated[
     Path, Parameter(name="--runs-folder", env_var="ISTHMUS_RUNS", help="Folder with the finished runs.")
@@ -63,6 +64,7 @@ def sign(
         facts = {
             "file": str(target),
             "job": start.job,
+            "start": start.digest(),
             **start.model_dump(mode="json", include={"by", "until", "runs"}),
         }
         sys.stdout.write(json_module.dumps(facts) + "\n")
@@ -70,6 +72,7 @@ def sign(
     lines = [
         f"job    {complete.name} ({complete.kind})",
         f"digest {start.job}",
+        f"start  {start.digest()}",
         f"by     {start.by} of {start.consortium}",
         f"until  {_time(start.until)}",
         f"runs   {start.runs}",
@@ -88,7 +91,9 @@ def approve(
     withdraw: Flag = False,
     json: Json = False,
 ) -> None:
-    """List the jobs that wait for a person at a party; or show one in full and approve it.
+    """List the signed jobs that wait for a person at a party; or show one in full and approve it.
+
+    An approval is for one signature: the same job signed again waits again.
 
     Example: isthmus approve lab 3f2a9c41
 
@@ -97,30 +102,31 @@ def approve(
     party
         The party whose approval it is.
     digest
-        The job's digest, or its first eight digits and more. Without it, list.
+        The start's digest, or its first eight digits and more. Without it, list.
     days
         How long the approval lasts.
     yes
         Approve without asking.
     withdraw
-        Take the approval back, or drop what waits: the job's next start asks anew.
+        Take the approval back, or drop what waits: the next attempt asks anew.
     """
     from ..parties.approvals import approve_request, find_request, requests, withdraw_approval
     from ..parties.home import PartyHome
     from ..parties.state import State
 
-    state = State(PartyHome(named_home(homes, party)))
+    home = PartyHome(named_home(homes, party))
+    state = State(home)
     if digest is None and not (yes or withdraw):
         _show_requests(party, requests(state), json=json)
         return
     request = find_request(state, digest or "", party=party)
     if not json:
-        _show_request(request)
+        _show_request(request, home.config.policy.rate(request.start.by, request.start.kind))
     if withdraw:
-        withdraw_approval(state, request.job_digest)
+        withdraw_approval(state, request.digest)
         said = f"{party} has forgotten it"
     elif yes or (not json and _asked(f"does {party} approve it for {days} days? [y/n] ")):
-        until = approve_request(state, request.job_digest, days, party=party)
+        until = approve_request(state, request.digest, days, party=party)
         request = replace(request, until=until)
         said = f"{party} approves it until {_time(until)}: start the job again"
     else:
@@ -174,10 +180,11 @@ def _show_requests(party: str, found: list[Request], *, json: bool) -> None:
     if not found:
         console.print(f"no job waits at {party}", markup=False)
         return
-    rows = [("digest", "kind", "started by", "asked", "approved until")]
+    rows = [("digest", "kind", "started by", "signed until", "asked", "approved until")]
     for request in found:
         until = _time(request.until) if request.until and request.holds(datetime.now(UTC)) else "waits"
-        rows.append((request.job_digest[:16], request.kind, request.starter, _time(request.asked), until))
+        start = request.start
+        rows.append((request.digest[:16], start.kind, start.by, _time(start.until), _time(request.asked), until))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:  # whole, however narrow the terminal: a digest is there to be copied
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -186,26 +193,32 @@ def _show_requests(party: str, found: list[Request], *, json: bool) -> None:
 
 
 def _facts(request: Request) -> dict[str, Any]:
+    start = request.start
     return {
-        "digest": request.job_digest,
-        "kind": request.kind,
-        "starter": request.starter,
+        "digest": request.digest,
+        "kind": start.kind,
+        "starter": start.by,
+        "runs": start.runs,
+        "signed_until": start.until.isoformat(),
         "asked": request.asked.isoformat(),
         "approved_until": request.until.isoformat() if request.until else None,
         "job": json_module.loads(request.job),
     }
 
 
-def _show_request(request: Request) -> None:
+def _show_request(request: Request, rate: Rate | None) -> None:
     import yaml
 
     # ASCII alone: a name with signs that look like others, or turn the line round, must not pass for another name.
     job = yaml.safe_dump(json_module.loads(request.job), sort_keys=False, width=100)
+    start = request.start
     console.print(
         job.rstrip(),
         "",
-        f"digest      {request.job_digest}",
-        f"started by  {request.starter}, asked {_time(request.asked)}",
+        f"digest      {request.digest}",
+        f"started by  {start.by}, asked {_time(request.asked)}",
+        f"signed for  {start.runs} {'run' if start.runs == 1 else 'runs'}, until {_time(start.until)}",
+        f"policy      {f'lets {start.by} start {rate}' if rate else f'does not let {start.by} start it'}",
         *([f"approved    until {_time(request.until)}"] if request.until else []),
         sep="\n",
         soft_wrap=True,

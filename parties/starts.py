@@ -6,14 +6,15 @@ then, so many times. It travels beside the job, so the server that carries both 
     1  starter   signs: consortium, digest and kind of the job, until when, how many runs, a nonce
     2  party     checks the signature by the key that its roster pins for that member
     3  party     checks its own policy: may this member start this kind, and how often?
-    4  party     notes the run and counts it, in one transaction, before anything of the job leaves
+    4  party     notes the run and counts it and its attempts, in one transaction, before anything of the job leaves
 
 Who learns what: whoever carries a start reads all of it, and it holds nothing that the job does not. The counts stay at
 the party.
 
 Adversary: a server or peer that forges, alters, swaps or replays starts. Each party counts by itself, so a start that
-is shown to different parties is good for its runs at each of them, and for no more. What it does not hold against: a
-starter's stolen key (revoke the member in the roster), and a server that withholds starts.
+is shown to different parties is good for its runs at each of them, and for no more; and since each attempt at a run
+may align anew, which is a question of its own, a run has few attempts under one start. What it does not hold against:
+a starter's stolen key (revoke the member in the roster), and a server that withholds starts.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .state import State
 
 MAX_RUNS = 1000
+MAX_ATTEMPTS = 5  # at one run under one start
 CLOCKS_DIFFER = timedelta(hours=1)
 _CONTEXT = b"isthmus start v1\n"
 
@@ -117,13 +119,14 @@ def judge_start(
     judged.
 
     `key_of` gives the key that the roster pins for a member, and raises for a stranger and for one that is revoked.
-    `begins_anew` is True for a run that starts over or repeats one that is finished. Otherwise a run that was noted
-    under this very start before is resumed and not counted again; every other rule holds for it too.
+    `begins_anew` is True for a run that starts over, which counts as one more run. Otherwise a run that was noted under
+    this very start before, finished here or not, is resumed: that is one more of its `MAX_ATTEMPTS` attempts and no
+    further run; every other rule holds for it too.
 
     Time only moves forward here: where the clock was set back, the latest time that was seen counts.
 
-    Raises what `check_start` raises, and `PolicyRefusal` ``policy.start_expired``, ``policy.start_used`` and
-    ``policy.start_rate``.
+    Raises what `check_start` raises, and `PolicyRefusal` ``policy.start_expired``, ``policy.start_used``,
+    ``policy.start_attempts`` and ``policy.start_rate``.
     """
     start, rate = check_start(
         start, policy=policy, party=party, consortium=consortium, key_of=key_of, kind=kind, job_digest=job_digest
@@ -181,6 +184,8 @@ def _count(
         return PolicyRefusal("policy.start_expired", party=party, seconds=seconds, detail=detail)
     known = connection.execute("SELECT run FROM starts WHERE start_digest = ?", [digest]).fetchall()
     if not begins_anew and (run,) in known:
+        if not _add_attempt(connection, digest, run):
+            return PolicyRefusal("policy.start_attempts", party=party, allowed=MAX_ATTEMPTS)
         return None
     if len(known) >= start.runs:
         return PolicyRefusal("policy.start_used", party=party, allowed=start.runs)
@@ -192,5 +197,26 @@ def _count(
         return PolicyRefusal(
             "policy.start_rate", party=party, peer=start.by, kind=start.kind, allowed=rate.count, detail=detail
         )
-    connection.execute("INSERT INTO starts VALUES (?, ?, ?, ?, ?)", [digest, run, start.by, start.kind, time])
+    connection.execute("INSERT INTO starts VALUES (?, ?, ?, ?, ?, 1)", [digest, run, start.by, start.kind, time])
     return None
+
+
+# A run that was begun anew has several rows under its start; the last that was written is the one that goes on.
+_LAST_ROW = "rowid = (SELECT max(rowid) FROM starts WHERE start_digest = ? AND run = ?)"
+
+
+def _add_attempt(connection: DuckDBPyConnection, digest: str, run: str) -> bool:
+    """Count one more attempt at a run that was noted; False where it has had all."""
+    counted = connection.execute(
+        f"UPDATE starts SET attempts = attempts + 1 WHERE {_LAST_ROW} AND attempts < ? RETURNING run",  # noqa: S608  (our own words)
+        [digest, run, MAX_ATTEMPTS],
+    ).fetchall()
+    return bool(counted)
+
+
+def take_back_attempt(connection: DuckDBPyConnection, start: Start, run: str) -> None:
+    """Count the last attempt at a run, which `judge_start` has counted, no longer: nothing of it has left."""
+    connection.execute(
+        f"UPDATE starts SET attempts = attempts - 1 WHERE {_LAST_ROW} AND attempts > 0",  # noqa: S608  (our own words)
+        [start.digest(), run],
+    )

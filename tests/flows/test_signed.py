@@ -117,7 +117,7 @@ def _start_at_the_lab(homes: Path, job: Job, start: Start | None, run: str = "ho
         now=datetime.now(UTC),
     )
     assert start is not None
-    require_approval(policy, state, job.kind, job.digest(), start.by, json.dumps(job.canonical()), "lab")
+    require_approval(policy, state, start, json.dumps(job.canonical()), "lab", run=run)
 
 
 def _refused(call: Callable[[], Any], code: str) -> InputError | PolicyRefusal:
@@ -199,7 +199,7 @@ def test_a_job_is_signed_beside_its_file_and_the_command_says_what_was_signed(
     assert start is not None
     assert (start.by, start.consortium, start.runs, start.job) == ("insurer", "heart", 5, job.digest())
     assert timedelta(days=1, hours=23) < start.until - datetime.now(UTC) <= timedelta(days=2)
-    for fact in (job.digest(), "runs   5", start.until.strftime("until  %Y-%m-%d"), "job.signed.yaml"):
+    for fact in (job.digest(), start.digest(), "runs   5", start.until.strftime("until  %Y-%m-%d"), "job.signed.yaml"):
         assert fact in said
 
 
@@ -216,6 +216,7 @@ def test_a_signed_file_is_signed_anew_also_after_an_edit(isthmus: Callable[..., 
     assert facts == {
         "file": str(out),
         "job": job.digest(),
+        "start": start.digest(),
         "by": "lab",
         "runs": 1,
         "until": start.until.isoformat().replace("+00:00", "Z"),
@@ -288,11 +289,11 @@ def test_a_job_waits_is_read_and_approved_at_the_terminal_and_then_begins_under_
 ) -> None:
     job, start = waiting
     listed = isthmus("approve", "lab")
-    assert job.digest()[:16] in listed
+    assert start.digest()[:16] in listed
     assert all(word in listed for word in ("vertical", "insurer", "waits"))
-    shown = isthmus("approve", "lab", job.digest()[:8], answer="y\n")
+    shown = isthmus("approve", "lab", start.digest()[:8], answer="y\n")
     assert yaml.safe_load(shown[: shown.index("\n\n")]) == job.canonical()
-    assert f"digest      {job.digest()}" in shown
+    assert f"digest      {start.digest()}" in shown
     assert "started by  insurer" in shown
     assert "lab approves it until" in shown
     _start_at_the_lab(homes, job, start)  # the one run of the start, resumed: not counted again
@@ -305,7 +306,7 @@ def test_any_answer_but_yes_leaves_it_waiting(
     isthmus: Callable[..., str], homes: Path, waiting: tuple[Job, Start], answer: str
 ) -> None:
     job, start = waiting
-    assert isthmus("approve", "lab", job.digest(), answer=answer).endswith("not approved\n")
+    assert isthmus("approve", "lab", start.digest(), answer=answer).endswith("not approved\n")
     _refused(lambda: _start_at_the_lab(homes, job, start), "policy.approval")
 
 
@@ -313,9 +314,9 @@ def test_where_nobody_can_be_asked_the_job_is_shown_and_yes_has_to_be_said(
     isthmus: Callable[..., str], homes: Path, waiting: tuple[Job, Start], capsys: pytest.CaptureFixture[str]
 ) -> None:
     job, start = waiting
-    _refused(lambda: isthmus("approve", "lab", job.digest()), "approval.unasked")
+    _refused(lambda: isthmus("approve", "lab", start.digest()), "approval.unasked")
     assert PLANTED in capsys.readouterr().out
-    assert "approves it" in isthmus("approve", "lab", job.digest(), "--yes", "--days", "1")
+    assert "approves it" in isthmus("approve", "lab", start.digest(), "--yes", "--days", "1")
     (request,) = requests(State(PartyHome(homes / "lab")))
     assert request.approved is not None
     assert request.until == request.approved + timedelta(days=1)
@@ -324,24 +325,24 @@ def test_where_nobody_can_be_asked_the_job_is_shown_and_yes_has_to_be_said(
 
 def test_an_approval_is_withdrawn(isthmus: Callable[..., str], homes: Path, waiting: tuple[Job, Start]) -> None:
     job, start = waiting
-    isthmus("approve", "lab", job.digest(), "--yes")
-    assert isthmus("approve", "lab", job.digest()[:12], "--withdraw").endswith("lab has forgotten it\n")
+    isthmus("approve", "lab", start.digest(), "--yes")
+    assert isthmus("approve", "lab", start.digest()[:12], "--withdraw").endswith("lab has forgotten it\n")
     assert isthmus("approve", "lab") == "no job waits at lab\n"
     _refused(lambda: _start_at_the_lab(homes, job, start), "policy.approval")
 
 
 def test_json_shows_a_job_without_approving_it(isthmus: Callable[..., str], waiting: tuple[Job, Start]) -> None:
-    job, _ = waiting
-    shown = json.loads(isthmus("approve", "lab", job.digest(), "--json"))
+    job, start = waiting
+    shown = json.loads(isthmus("approve", "lab", start.digest(), "--json"))
     assert (shown["job"], shown["starter"], shown["approved_until"]) == (job.canonical(), "insurer", None)
     assert json.loads(isthmus("approve", "lab", "--json")) == [shown]
-    assert json.loads(isthmus("approve", "lab", job.digest(), "--yes", "--json"))["approved_until"]
+    assert json.loads(isthmus("approve", "lab", start.digest(), "--yes", "--json"))["approved_until"]
 
 
 def test_a_digest_that_is_too_short_or_unknown_is_refused(
     isthmus: Callable[..., str], waiting: tuple[Job, Start]
 ) -> None:
-    _refused(lambda: isthmus("approve", "lab", waiting[0].digest()[:7]), "approval.ambiguous")
+    _refused(lambda: isthmus("approve", "lab", waiting[1].digest()[:7]), "approval.ambiguous")
     _refused(lambda: isthmus("approve", "lab", "0123456789abcdef"), "approval.unknown")
     for flag in ("--yes", "--withdraw"):
         _refused(lambda flag=flag: isthmus("approve", "lab", flag), "approval.ambiguous")  # type: ignore[misc]
@@ -355,8 +356,9 @@ def test_names_that_would_fool_the_eye_or_the_terminal_are_spelled_out(
     job_file.write_text(yaml.safe_dump(content))
     isthmus("sign", str(job_file), "--as", "insurer")
     job, start = read_job_file(job_file.parent / "job.signed.yaml")
+    assert start is not None
     _refused(lambda: _start_at_the_lab(homes, job, start), "policy.approval")
-    shown = isthmus("approve", "lab", job.digest(), "--yes")
+    shown = isthmus("approve", "lab", start.digest(), "--yes")
     assert shown.isascii()
     assert "\x1b" not in shown
     assert "[red]bold[/]" in shown

@@ -16,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from isthmus.parties.approvals import approve_request, require_approval
 from isthmus.parties.errors import InputError, IsthmusError, PolicyRefusal
 from isthmus.parties.home import PartyHome
 from isthmus.parties.identity import Identity
 from isthmus.parties.policy import Policy
 from isthmus.parties.signature import verify
-from isthmus.parties.starts import Start, judge_start, sign_start
+from isthmus.parties.starts import MAX_ATTEMPTS, Start, judge_start, sign_start
 from isthmus.parties.state import State
 
 from ..kept_open import kept_open, make_state
@@ -197,7 +198,7 @@ def test_every_field_is_changed_there() -> None:
 def test_a_signed_job_that_the_policy_lets_start_is_noted_once(judge: Judge, insurer: Identity) -> None:
     start = _start(insurer)
     judge(start)
-    assert judge.noted() == [(start.digest(), RUN, "insurer", "vertical", NOW.replace(tzinfo=None))]
+    assert judge.noted() == [(start.digest(), RUN, "insurer", "vertical", NOW.replace(tzinfo=None), 1)]
 
 
 def test_a_job_without_a_start_is_refused(judge: Judge) -> None:
@@ -297,11 +298,81 @@ def test_a_signature_is_good_for_its_runs_and_no_more(judge: Judge, insurer: Ide
 
 
 def test_resuming_a_run_under_its_start_is_not_counted_again(judge: Judge, insurer: Identity) -> None:
-    start = _start(insurer)
-    for _ in range(10):
+    start, once = _start(insurer), Policy.model_validate({"starts": {"insurer": {"vertical": "1 per month"}}})
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        judge(start, policy=once)
+        assert [row[-1] for row in judge.noted()] == [attempt]
+
+
+def test_a_run_has_few_attempts_under_one_start(judge: Judge, insurer: Identity) -> None:
+    start = _start(insurer, runs=2)
+    for _ in range(MAX_ATTEMPTS):
+        judge(start, "mortality-1")
+    error = judge.refuses(start, "mortality-1")
+    assert (error.code, error.exit_code, error.facts) == ("policy.start_attempts", 3, {"party": "lab", "allowed": 5})
+    assert judge.refuses(start, "mortality-1", now=_at(24)).code == "policy.start_attempts"
+    judge(start, "mortality-2")  # each run has its own
+    judge(_start(insurer), "mortality-1")  # and so has each signature
+
+
+def test_a_run_that_begins_anew_has_attempts_of_its_own_and_no_more_than_its_runs_have(
+    judge: Judge, insurer: Identity
+) -> None:
+    start = _start(insurer, runs=2)
+    for _ in range(3):
         judge(start)
-    assert len(judge.noted()) == 1
-    judge(start, policy=Policy.model_validate({"starts": {"insurer": {"vertical": "1 per month"}}}))
+    judge(start, begins_anew=True)
+    for _ in range(MAX_ATTEMPTS - 1):
+        judge(start)
+    assert judge.refuses(start).code == "policy.start_attempts"  # what the first one left is not used up
+    assert judge.refuses(start, begins_anew=True).code == "policy.start_used"
+    assert sorted(row[-1] for row in judge.noted()) == [3, 5]
+
+
+def test_an_attempt_that_waits_for_a_person_is_none_of_those_that_the_signature_allows(
+    judge: Judge, insurer: Identity
+) -> None:
+    start = _start(insurer)
+    waits = POLICY.model_copy(update={"approve": ("vertical",)})
+    for _ in range(MAX_ATTEMPTS + 2):
+        judge(start)
+        with pytest.raises(PolicyRefusal) as caught:
+            require_approval(waits, judge.state, start, "{}", "lab", run=RUN, now=NOW)
+        assert caught.value.code == "policy.approval"
+    assert [row[-1] for row in judge.noted()] == [0]
+    approve_request(judge.state, start.digest(), 30, party="lab", now=NOW)
+    for _ in range(MAX_ATTEMPTS):
+        judge(start)
+        require_approval(waits, judge.state, start, "{}", "lab", run=RUN, now=NOW)
+    assert judge.refuses(start).code == "policy.start_attempts"
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 3), st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), max_size=30))
+def test_whatever_is_asked_under_one_start_no_more_is_begun_or_attempted_than_it_allows(
+    tmp_path_factory: pytest.TempPathFactory, fresh_state: bytes, runs: int, asked: list[tuple[str, bool]]
+) -> None:
+    folder = tmp_path_factory.mktemp("attempts")
+    insurer, lab = _identity(folder, "insurer"), _identity(folder, "lab").name
+    (folder / lab / "state.duckdb").write_bytes(fresh_state)
+    judge, start = Judge(PartyHome(folder / lab), insurer), _start(insurer, runs=runs)
+    left = dict[str, int]()  # attempts of the runs that have begun, of the last time
+    begun, policy = 0, Policy.model_validate({"starts": {"insurer": {"vertical": "100 per day"}}})
+    with kept_open([folder / lab]):
+        for run, anew in asked:
+            resumes = run in left and not anew
+            code = None
+            try:
+                judge(start, run, begins_anew=anew, policy=policy)
+            except PolicyRefusal as refusal:
+                code = refusal.code
+            if resumes:
+                assert code == (None if left[run] else "policy.start_attempts")
+                left[run] = max(0, left[run] - 1)
+            else:
+                assert code == (None if begun < runs else "policy.start_used")
+                if code is None:
+                    begun, left[run] = begun + 1, MAX_ATTEMPTS - 1
 
 
 def test_beginning_anew_is_counted_also_under_the_same_name(judge: Judge, insurer: Identity) -> None:
