@@ -1,4 +1,4 @@
-"""One frame: what a carrier moves between two members, at most 1 MiB.
+"""One frame: what a carrier moves between two members: 1 MiB of a message at most, and 4 KiB for what describes it.
 
 ::
 
@@ -30,7 +30,7 @@ VERSION = 1
 NAME_NBYTES = 32
 CHANNEL_NBYTES = 16
 TAG_NBYTES = 16  # what sealing adds to a payload
-MAX_FRAME_NBYTES = 1024 * 1024
+MAX_FRAME_NBYTES = 1024 * 1024 + 4096  # an array of 1 MiB and its headers go in one
 FIRST, LAST = 1, 2
 _LAYOUT = struct.Struct(f"<BBHI{NAME_NBYTES}s{NAME_NBYTES}s{CHANNEL_NBYTES}sQ")
 HEADER_NBYTES = _LAYOUT.size

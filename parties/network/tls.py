@@ -17,7 +17,7 @@ import grpc
 from ..certificate import TLS_NAME
 
 KEEPALIVE_S = 10
-# A frame has 1 MiB at most; what is longer than this ends its stream before it is read.
+# A frame has little more than 1 MiB; what is longer than this ends its stream before it is read.
 MAX_MESSAGE_NBYTES = 2 * 1024 * 1024
 # How much may be on its way before the other end has read it: what 40 ms at 200 MB/s need.
 _WINDOW_NBYTES = 8 * 1024 * 1024

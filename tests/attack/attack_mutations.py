@@ -49,7 +49,7 @@ class Parser:
     cap_mb: float
 
 
-# A parser reads one frame of at most 1 MiB, and may hold it, its copy, and what the allocator keeps.
+# A parser reads one frame of little more than 1 MiB, and may hold it, its copy, and what the allocator keeps.
 PARSERS = {
     "frame.parse": Parser(session.frame_parse, 1_000_000, 8),
     "message.decode": Parser(session.message_decode, 1_000_000, 96),

@@ -68,7 +68,9 @@ def source_names(stage: Stage, quick: bool) -> list[Score]:
 
 def sizes(stage: Stage) -> list[Score]:
     """Clinic writes what is no frame: nothing, half a header, more than a frame has, more than gRPC takes."""
-    score = Score("clinic sends 0 bytes, half a header, 1 MiB + 1 and 3 MiB to lab, or frames to itself and to nobody")
+    score = Score(
+        "clinic sends 0 bytes, half a header, a frame and a byte, 3 MiB to lab, or frames to itself and to nobody"
+    )
     link = stage.link("lab", run="sizes")
     end = link.end("clinic")
     wait(lambda: link.trouble is None)

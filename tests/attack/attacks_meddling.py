@@ -18,7 +18,7 @@ from stage import Stage
 
 from isthmus.parties.errors import IsthmusError
 from isthmus.parties.network.channel import Channel
-from isthmus.parties.network.frame import HEADER_NBYTES, Header, Kind
+from isthmus.parties.network.frame import HEADER_NBYTES, MAX_FRAME_NBYTES, Header, Kind
 from isthmus.parties.network.message import Step, Topic
 from isthmus.parties.network.resuming import ResumingCarrier
 from isthmus.parties.network.session import Binding
@@ -82,7 +82,10 @@ TRICKS: dict[str, Trick] = {
     "an earlier frame behind it": lambda seen, rng, past: [seen, rng.choice(past)],
     "an earlier frame in its place": lambda seen, rng, past: [rng.choice(past)],
     "sent back to its sender, names exchanged": lambda seen, rng, past: [seen, seen.but(frame=_swapped_names(seen))],
-    "lengthened to 1 MiB + 1": lambda seen, rng, past: [seen.but(frame=seen.frame.ljust((1 << 20) + 1, b"x")), seen],
+    "lengthened beyond the largest frame": lambda seen, rng, past: [
+        seen.but(frame=seen.frame.ljust(MAX_FRAME_NBYTES + 1, b"x")),
+        seen,
+    ],
     "moved to the other lane": lambda seen, rng, past: [seen.but(lane=_other_lane(seen))],
     "an invented frame of some kind in front": lambda seen, rng, past: _invented(seen, rng),
     "0 bytes, a header alone, 4 GiB - 1 announced": lambda seen, rng, past: [

@@ -34,9 +34,9 @@ def test_the_header_is_laid_out_as_its_docstring_says() -> None:
     assert parse(BYTES) == HEADER
 
 
-def test_a_piece_and_its_tag_fill_a_frame_of_one_mebibyte() -> None:
-    assert MAX_FRAME_NBYTES == 1048576
-    assert module.MAX_PIECE_NBYTES == 1048576 - 96 - 16
+def test_an_array_of_one_mebibyte_fits_into_one_frame_with_all_that_describes_it() -> None:
+    assert MAX_FRAME_NBYTES == 1048576 + 4096
+    assert module.MAX_PIECE_NBYTES == 1048576 + 4096 - 96 - 16
 
 
 def test_what_is_about_no_topic_goes_by_the_fast_lane() -> None:
