@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
-from cyclopts.validators import Number
+from cyclopts import Group, Parameter
+from cyclopts.validators import Number, mutually_exclusive
 
 from ..parties.errors import InputError
 from .options import Flag, Homes, Json
@@ -19,6 +19,12 @@ from .terminal import console, named_home
 if TYPE_CHECKING:
     from ..parties.approvals import Request
     from ..parties.policy import Rate
+    from ..parties.state import State
+
+_PANEL = "Parameters"  # where the help shows them
+# What cannot be said together with --reset-clock.
+_RESET_OR_DIGEST = Group("reset or digest", show=False, validator=mutually_exclusive)
+_RESET_OR_WITHDRAW = Group("reset or withdraw", show=False, validator=mutually_exclusive)
 
 RunsFolder = Annotated[
     Path, Parameter(name="--runs-folder", env_var="ISTHMUS_RUNS", help="Folder with the finished runs.")
@@ -83,12 +89,13 @@ def sign(
 
 def approve(
     party: str,
-    digest: str | None = None,
+    digest: Annotated[str | None, Parameter(group=(_PANEL, _RESET_OR_DIGEST))] = None,
     *,
     homes: Homes = Path("homes"),
     days: Annotated[int, Parameter(validator=Number(gte=1, lte=3660))] = 30,
     yes: Flag = False,
-    withdraw: Flag = False,
+    withdraw: Annotated[bool, Parameter(negative="", group=(_PANEL, _RESET_OR_WITHDRAW))] = False,
+    reset_clock: Annotated[bool, Parameter(negative="", group=(_PANEL, _RESET_OR_DIGEST, _RESET_OR_WITHDRAW))] = False,
     json: Json = False,
 ) -> None:
     """List the signed jobs that wait for a person at a party; or show one in full and approve it.
@@ -106,9 +113,11 @@ def approve(
     days
         How long the approval lasts.
     yes
-        Approve without asking.
+        Agree without being asked.
     withdraw
         Take the approval back, or drop what waits: the next attempt asks anew.
+    reset_clock
+        Take the time of now for the latest that was seen, after a clock that was far ahead (`policy.clock`).
     """
     from ..parties.approvals import approve_request, find_request, requests, withdraw_approval
     from ..parties.home import PartyHome
@@ -116,6 +125,9 @@ def approve(
 
     home = PartyHome(named_home(homes, party))
     state = State(home)
+    if reset_clock:
+        _reset_clock(party, state, yes=yes, json=json)
+        return
     if digest is None and not (yes or withdraw):
         _show_requests(party, requests(state), json=json)
         return
@@ -224,6 +236,29 @@ def _show_request(request: Request, rate: Rate | None) -> None:
         soft_wrap=True,
         markup=False,
     )
+
+
+def _reset_clock(party: str, state: State, *, yes: bool, json: bool) -> None:
+    now = datetime.now(UTC)
+    ahead = state.seconds_ahead(now)
+    if ahead and not json:
+        console.print(
+            f"{party} has seen a time {ahead} s ahead of its clock, which now says {_time(now)}.",
+            "Reset only if that is right: a clock that was set back would revive what has run out.",
+            "  signatures and approvals that are over by the other time alone hold again",
+            "  runs begun by the other time count as begun now; what was approved by it waits again",
+            sep="\n",
+            soft_wrap=True,
+            markup=False,
+        )
+    reset = bool(ahead) and (yes or (not json and _asked(f"does {party} reset its clock? [y/n] ")))
+    if reset:
+        state.reset_clock(datetime.now(UTC))
+    if json:
+        sys.stdout.write(json_module.dumps({"party": party, "seconds_ahead": ahead, "reset": reset}) + "\n")
+        return
+    said = f"{party} goes by its clock again: start the job again" if reset else "not reset"
+    console.print(said if ahead else f"{party} goes by its clock", soft_wrap=True, markup=False)
 
 
 def _asked(question: str) -> bool:

@@ -100,6 +100,10 @@ CONSORTIUM: dict[str, Words] = {
         "{party} will not try again: this run was attempted {allowed} times under this signature",
         "sign the job again: `isthmus sign JOB --as MEMBER`; the run then goes on where it stopped",
     ),
+    "policy.clock": Words(
+        "{party}'s clock was once {seconds} s ahead of now, and by that time this job may not start",
+        "set {party}'s clock right; if it is, a person there: `isthmus approve {party} --reset-clock`",
+    ),
     "policy.approval": Words(
         "at {party} a '{kind}' job waits until a person has approved it",
         "somebody at {party}: `isthmus approve {party} {digest}`; then start the job again",
@@ -109,7 +113,7 @@ CONSORTIUM: dict[str, Words] = {
         "when they may go on, at {party}: `isthmus pause {party} --off`; then start the job again: it resumes",
     ),
     "approval.unknown": Words(
-        "no job whose digest begins with '{digest}' waits at {party} or is approved there",
+        "no signed job whose start's digest begins with '{digest}' waits at {party} or is approved there",
         "`isthmus approve {party}` lists them",
     ),
     "approval.ambiguous": Words(
@@ -117,7 +121,7 @@ CONSORTIUM: dict[str, Words] = {
         "give more of it: `isthmus approve {party}` lists the jobs; {allowed} hexadecimal digits or more",
     ),
     "approval.unasked": Words(
-        "nobody can be asked here, since this is no terminal", "read the job above, and add --yes to approve it"
+        "nobody can be asked here, since this is no terminal", "read what stands above, and add --yes to agree to it"
     ),
     # --- between two members ------------------------------------------------------------------------------------------
     "peer.gone": Words("{party} lost {peer}", "see {peer}'s own log; start the job again when it is back"),

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 MAX_RUNS = 1000
 MAX_ATTEMPTS = 5  # at one run under one start
 CLOCKS_DIFFER = timedelta(hours=1)
+FAR_AHEAD = timedelta(days=1)
 _CONTEXT = b"isthmus start v1\n"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -123,17 +124,18 @@ def judge_start(
     this very start before, finished here or not, is resumed: that is one more of its `MAX_ATTEMPTS` attempts and no
     further run; every other rule holds for it too.
 
-    Time only moves forward here: where the clock was set back, the latest time that was seen counts.
+    Time only moves forward here: where the clock was set back, the latest time that was seen counts. Where that is why
+    a start is refused, and it lies far ahead of `now`, the refusal is ``policy.clock``: a person may reset it.
 
     Raises what `check_start` raises, and `PolicyRefusal` ``policy.start_expired``, ``policy.start_used``,
-    ``policy.start_attempts`` and ``policy.start_rate``.
+    ``policy.start_attempts``, ``policy.start_rate`` and ``policy.clock``.
     """
     start, rate = check_start(
         start, policy=policy, party=party, consortium=consortium, key_of=key_of, kind=kind, job_digest=job_digest
     )
     with state.transaction() as connection:  # it ends well even where we refuse: the time that was seen is kept
         time = state.latest_time(connection, now)
-        refusal = _count(connection, start, rate, party=party, run=run, begins_anew=begins_anew, time=time)
+        refusal = _count(connection, start, rate, party=party, run=run, begins_anew=begins_anew, time=time, now=now)
     if refusal is not None:
         raise refusal
 
@@ -174,12 +176,17 @@ def _count(
     run: str,
     begins_anew: bool,
     time: datetime,
+    now: datetime,
 ) -> PolicyRefusal | None:
     """Note a run of a start and return None, or return why it must not begin."""
     digest = start.digest()
     detail = f"the latest time seen here is {time.isoformat(sep=' ', timespec='seconds')} (state.duckdb, table clock)"
+    ahead = time - now.astimezone(UTC).replace(tzinfo=None)
+    clock = PolicyRefusal("policy.clock", party=party, seconds=int(ahead.total_seconds()), detail=detail)
     over = time - start.until.replace(tzinfo=None)
     if over > CLOCKS_DIFFER:
+        if ahead > FAR_AHEAD and over - ahead <= CLOCKS_DIFFER:  # by `now` it would hold
+            return clock
         seconds = int(over.total_seconds())
         return PolicyRefusal("policy.start_expired", party=party, seconds=seconds, detail=detail)
     known = connection.execute("SELECT run FROM starts WHERE start_digest = ?", [digest]).fetchall()
@@ -194,6 +201,8 @@ def _count(
         [start.by, start.kind, time - rate.span],
     ).fetchone()
     if recent is None or recent[0] >= rate.count:
+        if ahead > FAR_AHEAD:  # in a time that stands still, no run leaves the window
+            return clock
         return PolicyRefusal(
             "policy.start_rate", party=party, peer=start.by, kind=start.kind, allowed=rate.count, detail=detail
         )

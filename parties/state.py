@@ -113,6 +113,25 @@ class State:
         connection.execute("INSERT INTO clock VALUES (?)", [naive])
         return naive
 
+    def seconds_ahead(self, now: datetime) -> int:
+        """By how much the latest time that this party has ever seen lies ahead of `now`; 0 if it does not."""
+        with self.transaction() as connection:
+            ahead = self.latest_time(connection, now) - now.astimezone(UTC).replace(tzinfo=None)
+        return int(ahead.total_seconds())
+
+    def reset_clock(self, now: datetime) -> None:
+        """Make `now` the latest time that was seen, after a clock that was wrong and far ahead.
+
+        What has run out by that time alone is no longer over. For the rest the stricter way holds: runs that began by
+        that time count as begun now, and what was approved by it waits again.
+        """
+        naive = now.astimezone(UTC).replace(tzinfo=None)
+        with self.transaction() as connection:
+            connection.execute("UPDATE clock SET latest = ?", [naive])
+            connection.execute("UPDATE starts SET begun = least(begun, ?)", [naive])
+            connection.execute("UPDATE approvals SET approved = NULL, until = NULL WHERE approved > ?", [naive])
+            connection.execute("UPDATE approvals SET asked = least(asked, ?)", [naive])
+
     def begin_attempt(self, run: str, job_digest: str, *, fixed_seed: int | None, fresh: bool) -> Run:
         """Note a new attempt at a run, before anything leaves.
 

@@ -412,8 +412,10 @@ def test_a_refused_start_is_not_counted(judge: Judge, insurer: Identity) -> None
 def test_a_clock_set_back_gives_nobody_more_starts(judge: Judge, insurer: Identity) -> None:
     for hours in (0, 1, 2, 3):
         judge(_start(insurer), now=_at(hours))
-    for hours in (2, -20, -22, -1000, 3):
+    for hours in (2, -20, 3):
         assert judge.refuses(_start(insurer, until=_at(48)), now=_at(hours)).code == "policy.start_rate"
+    for hours in (-22, -1000):  # more than a day behind what was seen
+        assert judge.refuses(_start(insurer, until=_at(48)), now=_at(hours)).code == "policy.clock"
     judge(_start(insurer), now=_at(24))
 
 
@@ -424,6 +426,43 @@ def test_a_clock_set_back_revives_no_signature_that_has_run_out(judge: Judge, in
     assert error.code == "policy.start_expired"
     assert "2026-03-01 15:00:00" in error.detail  # which the party's engineer finds in the log
     assert "2026" not in error.text()
+
+
+def test_a_clock_that_was_once_far_ahead_is_named_and_a_person_finds_the_way_back(
+    judge: Judge, insurer: Identity
+) -> None:
+    start, year = _start(insurer), 24 * 365
+    assert judge.refuses(start, now=_at(year)).code == "policy.start_expired"  # which nobody can tell from the truth
+    error = judge.refuses(start, now=_at(1))
+    assert (error.code, error.exit_code) == ("policy.clock", 3)
+    assert error.facts == {"party": "lab", "seconds": (year - 1) * 3600}
+    assert f"clock was once {(year - 1) * 3600} s ahead of now" in error.what
+    assert "`isthmus approve lab --reset-clock`" in error.next
+    judge.state.reset_clock(_at(1))
+    judge(start, now=_at(1))
+
+
+def test_a_clock_up_to_a_day_ahead_is_not_spoken_of_and_a_signature_that_is_over_by_both_times_neither(
+    judge: Judge, insurer: Identity
+) -> None:
+    start = _start(insurer, until=_at(0))
+    judge.refuses(start, now=_at(24))
+    assert judge.refuses(start, now=_at(0)).code == "policy.start_expired"
+    judge.refuses(start, now=_at(26))
+    assert judge.refuses(start, now=_at(1.5)).code == "policy.start_expired"
+    assert judge.refuses(start, now=_at(1)).code == "policy.clock"
+
+
+def test_runs_that_began_by_a_clock_far_ahead_count_as_begun_now_once_it_is_reset(
+    judge: Judge, insurer: Identity
+) -> None:
+    year = 24 * 365
+    for _ in range(4):
+        judge(_start(insurer, until=_at(2 * year)), now=_at(year))
+    assert judge.refuses(_start(insurer), now=_at(0)).code == "policy.clock"
+    judge.state.reset_clock(_at(0))
+    assert judge.refuses(_start(insurer), now=_at(23)).code == "policy.start_rate"
+    judge(_start(insurer), now=_at(24))
 
 
 @settings(max_examples=10, deadline=None)
@@ -442,7 +481,7 @@ def test_whatever_the_clock_shows_the_rate_holds_over_every_window_of_the_time_t
             try:
                 judge(_start(insurer), now=_at(hour))
             except PolicyRefusal as refusal:
-                assert refusal.code == "policy.start_rate"
+                assert refusal.code == ("policy.clock" if seen - hour > 24 else "policy.start_rate")
                 assert sum(seen - 24 < at for at in begun) >= 4
             else:
                 begun.append(seen)

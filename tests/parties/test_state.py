@@ -233,7 +233,8 @@ def test_a_file_of_an_older_version_is_brought_up_to_date_with_all_that_is_in_it
     with State(home).transaction() as connection:
         assert connection.execute("SELECT * FROM ledger").fetchall() == [(1, "entry", "mac")]
         assert connection.execute("SELECT version FROM schema_version").fetchall() == [(3,)]
-        assert connection.execute("SELECT count(*) FROM starts").fetchone() == (0,)
+        assert connection.execute("SELECT attempts FROM starts").fetchall() == []
+        assert connection.execute("SELECT start FROM approvals").fetchall() == []
 
 
 # --- time ------------------------------------------------------------------------------------------------------------
@@ -253,6 +254,34 @@ def test_times_of_any_zone_are_kept_in_utc(home: PartyHome) -> None:
     with State(home).transaction() as connection:
         assert State.latest_time(connection, there) == datetime(2026, 3, 1, 3)
         assert State.latest_time(connection, there.astimezone(UTC)) == datetime(2026, 3, 1, 3)
+
+
+def test_how_far_ahead_the_latest_time_lies_is_told_until_it_is_reset(home: PartyHome) -> None:
+    noon, state = datetime(2026, 3, 1, 12, tzinfo=UTC), State(home)
+    assert state.seconds_ahead(noon + timedelta(days=400)) == 0
+    assert state.seconds_ahead(noon) == 400 * 86400
+    state.reset_clock(noon.astimezone(timezone(timedelta(hours=9))))
+    assert state.seconds_ahead(noon) == 0
+    assert state.seconds_ahead(noon - timedelta(seconds=5)) == 5
+
+
+def test_a_reset_clock_leaves_no_run_and_no_approval_in_the_future(home: PartyHome) -> None:
+    noon, state = datetime(2026, 3, 1, 12), State(home)
+    before, ahead = noon - timedelta(days=1), noon + timedelta(days=400)
+    month = timedelta(days=30)
+    with state.transaction() as connection:
+        connection.execute("INSERT INTO clock VALUES (?)", [ahead])
+        for time in (before, ahead):
+            connection.execute("INSERT INTO starts VALUES ('d', 'r-1', 'insurer', 'vertical', ?, 1)", [time])
+            approval = [str(time), time, time, time + month]
+            connection.execute("INSERT INTO approvals VALUES (?, '{}', '{}', ?, ?, ?)", approval)
+    state.reset_clock(noon.replace(tzinfo=UTC))
+    with state.transaction() as connection:
+        assert connection.execute("SELECT begun FROM starts").fetchall() == [(before,), (noon,)]
+        assert connection.execute("SELECT asked, approved, until FROM approvals ORDER BY asked").fetchall() == [
+            (before, before, before + month),
+            (noon, None, None),
+        ]
 
 
 # --- a full disk -----------------------------------------------------------------------------------------------------
