@@ -38,8 +38,12 @@ CONSORTIUM: dict[str, Words] = {
         "compare all 64 digits with another member, by voice; if they differ, ask why",
     ),
     "roster.altered": Words(
-        "{party}'s roster.yaml is not the one that it accepted",
-        "put that one back: `isthmus consortium accept` takes the version and digest in roster.pin",
+        "{party}'s roster.yaml is not the one that it accepted, or roster.pin, which says which, is gone",
+        "put that one back: `isthmus consortium accept` takes the version and digest in roster.pin; without that file "
+        "it takes the first one again, by its digest",
+    ),
+    "roster.busy": Words(
+        "another process is accepting a roster at {party}", "wait until it has ended, then accept yours again"
     ),
     "roster.older": Words(
         "this is version {version} of the roster, and version {pinned} has been accepted",
@@ -74,7 +78,7 @@ CONSORTIUM: dict[str, Words] = {
     ),
     "job.unsigned": Words(
         "{party} starts a job only if a member has signed it, and this one carries no signature",
-        "sign it with `isthmus sign JOB --as MEMBER`, then run the signed file",
+        "sign it with `isthmus sign JOB --as MEMBER`, then `isthmus join` with the signed file",
     ),
     "job.signature": Words(
         "the signature under this job is not one of {peer} for this very job",

@@ -5,6 +5,8 @@
     lab/
       roster.yaml        the accepted roster (`roster`)
       roster.pin         its version and digest, as JSON
+      roster.next.yaml   a later one, while it is being accepted
+      roster.lock        held meanwhile
 
 Nothing is believed at first sight: the first roster is pinned only against a digest that another member has read out.
 A later one is pinned when enough members of the pinned one have signed it. Every load verifies everything again.
@@ -12,22 +14,27 @@ A later one is pinned when enough members of the pinned one have signed it. Ever
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+import filelock
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import load_pem_x509_certificate
 from pydantic import Field, ValidationError
 
 from .certificate import fingerprint
-from .errors import InputError
+from .errors import InputError, disk_errors
 from .files import write_whole
 from .home import NEXT_ROSTER_FILE, PIN_FILE, ROSTER_FILE, PartyHome
 from .identity import Identity
 from .roster import ExchangeEntry, Member, Part, Roster
 
+LOCK_FILE = "roster.lock"
+LOCK_TIMEOUT_S = 30.0
 _PIN_MOST_NBYTES = 1000
 
 
@@ -102,10 +109,14 @@ def peer_keys(home: PartyHome, consortium: Consortium | None) -> dict[str, bytes
 def pinned(folder: Path) -> Roster | None:
     """The roster that the party or the exchange of a folder has accepted; None if it has accepted none.
 
-    Raises `InputError` ``roster.missing``, ``roster.invalid``, ``roster.altered`` and ``roster.signatures``.
+    A roster without a pin is not taken for none, whoever has removed the pin. Raises `InputError` ``roster.missing``,
+    ``roster.invalid``, ``roster.altered`` and ``roster.signatures``.
     """
     if _read_pin(folder) is None:
-        return None
+        if not any((folder / name).exists() for name in (ROSTER_FILE, NEXT_ROSTER_FILE)):
+            return None
+        if _read_pin(folder) is None:  # the first one has not just been accepted either
+            raise InputError("roster.altered", party=folder.name)
     failure = InputError("roster.altered", party=folder.name)
     # Another process may be in the midst of `accept`, or have died there: then the pin is that of the next file, which
     # may take its final name at any moment.
@@ -144,14 +155,16 @@ def check_acceptable(folder: Path, roster: Roster, digest: str | None = None) ->
 def accept(folder: Path, roster: Roster, digest: str | None = None) -> None:
     """Pin a roster in the folder of a party or an exchange; whoever reads meanwhile finds the old one or the new one.
 
-    Raises `InputError` as `check_acceptable` does, ``disk.full`` and ``disk.denied``.
+    Before the first one is pinned, whoever reads may be told ``roster.altered``. Raises `InputError` as
+    `check_acceptable` does, ``roster.busy``, ``disk.full`` and ``disk.denied``.
     """
-    check_acceptable(folder, roster, digest)
-    # The pin is what decides. It is written once the roster is there beside the old one, which it then replaces.
-    roster.write(folder / NEXT_ROSTER_FILE)
-    pin = _Pin(version=roster.version, digest=roster.digest())
-    write_whole(folder / PIN_FILE, pin.model_dump_json(indent=2).encode() + b"\n")
-    (folder / NEXT_ROSTER_FILE).replace(folder / ROSTER_FILE)
+    with _alone(folder):
+        check_acceptable(folder, roster, digest)
+        # The pin is what decides. It is written once the roster is there beside the old one, which it then replaces.
+        roster.write(folder / NEXT_ROSTER_FILE)
+        pin = _Pin(version=roster.version, digest=roster.digest())
+        write_whole(folder / PIN_FILE, pin.model_dump_json(indent=2).encode() + b"\n")
+        (folder / NEXT_ROSTER_FILE).replace(folder / ROSTER_FILE)
 
 
 def check_certificate(rostered: bytes, certificate: bytes, key: bytes, *, party: str) -> None:
@@ -169,6 +182,21 @@ def check_certificate(rostered: bytes, certificate: bytes, key: bytes, *, party:
 
 
 # --- below: the pin ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other acceptances out: what one has checked against must be pinned still when it writes."""
+    lock = filelock.FileLock(folder / LOCK_FILE)
+    with disk_errors(folder.name):
+        try:
+            lock.acquire(timeout=LOCK_TIMEOUT_S)
+        except filelock.Timeout as failure:
+            raise InputError("roster.busy", party=folder.name, detail=str(failure)) from failure
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class _Pin(Part):

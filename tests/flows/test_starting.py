@@ -6,12 +6,14 @@ The vaults are threads that speak over sockets; their homes belong to a consorti
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from isthmus.flows.check import check_job
 from isthmus.flows.signed import read_job_file
 from isthmus.parties import consortium as roster_of_home
 from isthmus.parties.errors import InputError, IsthmusError, PeerFailure, PolicyRefusal
@@ -126,7 +128,8 @@ def test_members_with_different_versions_of_the_roster_tell_each_other_so(
 
 
 def test_a_home_without_a_roster_gets_no_session_with_one_that_has(world: Any, founded: Consortium) -> None:
-    (world.homes / "lab" / "roster.pin").unlink()
+    for file in ("roster.pin", "roster.yaml"):
+        (world.homes / "lab" / file).unlink()
     with pytest.raises(PeerFailure):  # a session is of one consortium: they never come to speak to each other
         world.run_inside(_run(world), timeout_s=3, start=_start(founded))
     assert "align" not in _left(world, "lab") | _left(world, "insurer")
@@ -181,3 +184,27 @@ def test_what_a_start_says_comes_with_the_vaults_first_line(founded: Consortium)
     job, _ = read_job_file(founded.signed)
     line = json.dumps({"job": job.canonical(), "run": "r-1", "start": start.model_dump(mode="json")})
     assert Open.model_validate_json(line).start == start
+
+
+def test_a_check_at_one_member_asks_nobody_elsewhere_and_needs_no_signature(
+    world: Any, founded: Consortium, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(world.homes / "lab", alone / "lab")
+    job, start = read_job_file(founded.signed)
+    for said in (None, start):
+        asked = {one.party: one for one in check_job(job, alone, said).asked}
+        assert asked["insurer"].elsewhere and asked["insurer"].error is None
+        assert asked["lab"].error is None and asked["lab"].rows
+
+
+def test_a_check_says_what_a_join_would_stop_at(world: Any, founded: Consortium) -> None:
+    job, start = read_job_file(founded.signed)
+    assert start is not None
+    isthmus("pause", "lab", "--homes", world.homes)
+    error = check_job(job, world.homes, start).error
+    assert error is not None and error.code == "policy.paused"
+    isthmus("pause", "lab", "--off", "--homes", world.homes)
+    world.edit_party("lab", lambda content: content["policy"].update(starts={}))
+    error = check_job(job, world.homes, start).error
+    assert error is not None and error.code == "policy.start"

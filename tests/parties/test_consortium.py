@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 
 from isthmus.parties.consortium import accept, consortium_of, peer_keys, pinned
 from isthmus.parties.errors import InputError
 from isthmus.parties.home import PartyHome
+from isthmus.parties.roster import Roster
 
 from ..roster_world import KEYS, NAMES, TLS, code, content, member, roster
 
@@ -36,9 +39,19 @@ def homes(tmp_path: Path) -> dict[str, PartyHome]:
 def test_a_home_without_a_pin_belongs_to_no_consortium(homes: dict[str, PartyHome]) -> None:
     alder = homes["alder"]
     assert consortium_of(alder) is None
-    roster("alder", "hub").write(alder.folder / "roster.yaml")  # a file that nobody has accepted
-    assert consortium_of(alder) is None
     assert peer_keys(alder, consortium_of(alder)) == {}
+
+
+@pytest.mark.parametrize("file", ["roster.yaml", "roster.next.yaml"])
+def test_a_roster_whose_pin_is_gone_is_not_taken_for_none(homes: dict[str, PartyHome], file: str) -> None:
+    alder, first = homes["alder"], roster("alder", "hub")
+    accept(alder.folder, first, first.digest())
+    (alder.folder / "roster.pin").unlink()
+    (alder.folder / "roster.yaml").rename(alder.folder / file)
+    assert code(lambda: consortium_of(alder)) == "roster.altered"
+    assert code(lambda: accept(alder.folder, first)) == "roster.not_pinned"
+    accept(alder.folder, first, first.digest())
+    assert pinned(alder.folder) == first
 
 
 def test_the_first_roster_is_never_believed_without_its_whole_digest(homes: dict[str, PartyHome]) -> None:
@@ -65,7 +78,7 @@ def test_a_later_roster_is_accepted_by_its_signatures_and_an_earlier_one_never_a
     assert code(lambda: accept(folder, first, first.digest())) == "roster.older"
     assert code(lambda: accept(folder, roster("alder", version=3))) == "roster.signatures"
     assert pinned(folder) == second
-    assert sorted(path.name for path in folder.glob("roster*")) == ["roster.pin", "roster.yaml"]
+    assert sorted(path.name for path in folder.glob("roster*")) == ["roster.lock", "roster.pin", "roster.yaml"]
     assert json.loads((folder / "roster.pin").read_text()) == {"version": 2, "digest": second.digest()}
 
 
@@ -115,6 +128,57 @@ def test_an_acceptance_that_is_cut_short_leaves_the_old_roster_or_the_new_one(
     left[0] = 100
     accept(folder, rosters[2])
     assert pinned(folder) == rosters[2]
+
+
+def test_a_first_acceptance_that_is_cut_short_believes_nothing(
+    homes: dict[str, PartyHome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, first = homes["alder"].folder, roster("alder", "hub")
+
+    def fails(path: Path, content: bytes) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr("isthmus.parties.consortium.write_whole", fails)  # of the pin
+        accept(folder, first, first.digest())
+    assert code(lambda: pinned(folder)) == "roster.altered"
+    accept(folder, first, first.digest())
+    assert pinned(folder) == first
+
+
+def test_of_two_acceptances_at_once_the_later_version_stays(
+    homes: dict[str, PartyHome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, (first, second, third) = homes["alder"].folder, [roster("alder", "hub", version=n) for n in (1, 2, 3)]
+    accept(folder, first, first.digest())
+    checked, done, write = threading.Event(), threading.Event(), Roster.write
+
+    def waits(made: Roster, path: Path) -> None:
+        if made.version == 2:  # checked against the first one
+            checked.set()
+            done.wait(0.5)  # for the third one, which would be accepted by then if it could be
+        write(made, path)
+
+    monkeypatch.setattr(Roster, "write", waits)
+    sooner = threading.Thread(target=accept, args=(folder, second))
+    sooner.start()
+    assert checked.wait(10)
+    accept(folder, third)
+    done.set()
+    sooner.join(10)
+    found = pinned(folder)
+    assert found is not None
+    assert found.version == 3
+
+
+def test_an_acceptance_that_does_not_end_keeps_others_waiting_for_a_while_only(
+    homes: dict[str, PartyHome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, first = homes["alder"].folder, roster("alder", "hub")
+    monkeypatch.setattr("isthmus.parties.consortium.LOCK_TIMEOUT_S", 0.1)
+    with filelock.FileLock(folder / "roster.lock"):
+        assert code(lambda: accept(folder, first, first.digest())) == "roster.busy"
+    accept(folder, first, first.digest())
 
 
 # --- what others ask of it --------------------------------------------------------------------------------------------
