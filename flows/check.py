@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ..parties.consortium import consortium_of
-from ..parties.errors import InputError, IsthmusError
-from ..parties.home import PartyHome, find_home
+from ..parties.errors import InputError, IsthmusError, PolicyRefusal
+from ..parties.home import PARTY_FILE, PIN_FILE, PartyHome, find_home
 from ..parties.network.message import Topic
-from ..parties.starts import Start, check_start
+from ..parties.pause import refuse_paused
+from ..parties.starts import CLOCKS_DIFFER, Start, check_start
 from .jobs import Job
 from .kinds import room
 
@@ -33,6 +35,7 @@ class Asked:
     error: IsthmusError | None
     publishes: tuple[str, ...]
     differences: tuple[tuple[str, str], ...] = ()
+    elsewhere: bool = False  # its home is on another machine, so nobody has been asked
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,20 @@ class Check:
 
 
 def check_job(job: Job, homes: Path, start: Start | None = None) -> Check:
-    """Ask every member that has a home here what it would say to a job, and in a consortium to who has signed it."""
+    """Ask every member that has a home here what it would say to a job, and in a consortium to who has signed it.
+
+    Members of a consortium have their homes elsewhere, and are not asked; without one, a home that is missing is a
+    mistake.
+    """
     kind = room(job.kind, "check")
-    asked = tuple(_ask(job, homes, member, start) for member in job.members)
+    here = [member for member in job.members if (homes / member / PARTY_FILE).is_file()]
+    apart = any((homes / member / PIN_FILE).is_file() for member in here)
+    asked = tuple(
+        _ask(job, homes, member, start)
+        if member in here or not apart
+        else Asked(member, job.role(member), None, (), None, None, (), elsewhere=True)
+        for member in job.members
+    )
     rows = {answer.party: answer.rows for answer in asked}
     return Check(asked, tuple(kind.leaving(job, rows)), tuple(kind.learns(job)))
 
@@ -93,6 +107,7 @@ def _ask(job: Job, homes: Path, name: str, start: Start | None) -> Asked:
     try:
         home = PartyHome(find_home(homes, name))
         publishes = home.config.policy.publish
+        refuse_paused(home.folder, party=name)
         grant = home.config.policy.check(job.terms(name))
         columns = grant.columns
         _check_consortium(home, job, start)
@@ -105,7 +120,10 @@ def _ask(job: Job, homes: Path, name: str, start: Start | None) -> Asked:
 
 
 def _check_consortium(home: PartyHome, job: Job, start: Start | None) -> None:
-    """Whether the roster and the policy let the member meet its peers for whoever has signed the job."""
+    """Whether the roster and the policy let the member meet its peers for whoever has signed the job, if anybody has.
+
+    How often it was started, and whether a person has approved it, is for the start itself to find out.
+    """
     consortium = consortium_of(home)
     if consortium is None:
         return
@@ -114,6 +132,8 @@ def _check_consortium(home: PartyHome, job: Job, start: Start | None) -> None:
         if home.name in link:
             (peer,) = set(link) - {home.name}
             consortium.key_of(peer)
+    if start is None:
+        return
     check_start(
         start,
         policy=home.config.policy,
@@ -123,6 +143,8 @@ def _check_consortium(home: PartyHome, job: Job, start: Start | None) -> None:
         kind=job.kind,
         job_digest=job.digest(),
     )
+    if (over := datetime.now(UTC) - start.until) > CLOCKS_DIFFER:
+        raise PolicyRefusal("policy.start_expired", party=home.name, seconds=int(over.total_seconds()))
 
 
 def proposal_nbytes(job: Job) -> int:

@@ -158,7 +158,7 @@ def join(
     run
         Which run of this job it is: the same number at every member. A run that was stopped goes on.
     fresh
-        Start over, even if an earlier attempt can be resumed; all members have to say so.
+        Start over, even if an earlier attempt can be resumed.
     timeout
         Seconds to wait for a peer, or for the exchange, before giving up.
     """
@@ -251,7 +251,7 @@ def verify(party: str, *, homes: Homes = Path("homes"), json: Json = False) -> N
 
 @app.command
 def keys(*parties: str, homes: Homes = Path("homes"), json: Json = False) -> None:
-    """Print the members' public keys, as every party.yaml pins them for secure aggregation.
+    """Print public keys, as every party.yaml pins them for secure aggregation where there is no roster.
 
     Example: isthmus keys --homes demo
 

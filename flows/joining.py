@@ -10,16 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ..parties.errors import InputError
+from ..parties.consortium import consortium_of
+from ..parties.errors import InputError, IsthmusError
 from ..parties.events import Fingerprint, Metric, Traffic
+from ..parties.home import PartyHome
+from ..parties.network.message import Topic
 from .jobs import Job
 from .journal import Journal
-from .launch import join
+from .launch import LOG_FILE, join
 from .screen import Screen
 from .terminal import console, named_home, size_text
 
 if TYPE_CHECKING:
     from ..parties.starts import Start
+
+
+TOLD_FILE = "told.json"  # in the home's folder of a run: all that its vault has told
 
 
 def join_and_show(
@@ -29,16 +35,31 @@ def join_and_show(
     if member not in job.members:
         raise InputError("job.member_unknown", party=member)
     home = named_home(homes, member)
+    consortium = consortium_of(PartyHome(home))  # what is wrong with either is said here in full
     run = job.run_name(number)
     out = Console(stderr=True, highlight=False) if json else console
     screen = Screen(out, job, members=(member,))
     journal = Journal(run, listeners=[screen])
     out.print(f"{member} joins {run} as {job.role(member)}", soft_wrap=True)
-    with screen.showing():
-        asyncio.run(join(job, home, run, journal, fresh=fresh, timeout_s=timeout_s, start=start))
+    try:
+        with screen.showing():
+            asyncio.run(join(job, home, run, journal, fresh=fresh, timeout_s=timeout_s, start=start))
+    except IsthmusError as error:
+        error.where = f"{home / 'runs' / run / LOG_FILE} says more"
+        if error.code in ("peer.deadline", "peer.gone") and error.facts.get("topic") == Topic.AGREE:
+            peer = error.facts.get("peer", "its peer")
+            error.next = (
+                f"see that {peer} has joined, with the same signed file and --run {number}, and what it was told; "
+                "then join again"
+            )
+        if error.code.startswith("exchange.") and consortium is not None:
+            error.where = f"{consortium.exchange(job.exchange).address}; {error.where}"
+        raise
+    events = [event.model_dump(mode="json", exclude_none=True) for _, event in journal.events]
+    told = json_module.dumps({"run": run, "party": member, "events": events}) + "\n"
+    (home / "runs" / run / TOLD_FILE).write_text(told, encoding="utf-8")
     if json:
-        events = [event.model_dump(mode="json", exclude_none=True) for _, event in journal.events]
-        sys.stdout.write(json_module.dumps({"run": run, "party": member, "events": events}) + "\n")
+        sys.stdout.write(told)
         return
     for line in _closing_lines(journal, home, run):
         out.print(line, soft_wrap=True)
@@ -54,6 +75,7 @@ def _closing_lines(journal: Journal, home: Path, run: str) -> list[str]:
         if mark.name == "model":
             lines.append(f"  model   {home / 'models' / run / 'part.safetensors'}   {mark.value[:16]}")
         if mark.name == "ledger":
+            lines.append(f"  told    {home / 'runs' / run / TOLD_FILE}")
             lines.append(f"  ledger  {mark.value[:16]}   isthmus audit show {home.name} --homes {home.parent}")
     return lines
 

@@ -28,6 +28,7 @@ from .jobs import Job
 from .journal import Journal
 
 STOP_S = 5.0
+LOG_FILE = "vault.log"  # in the home's folder of a run
 LINE_NBYTES = 4 * 1024 * 1024  # of one event: a histogram is the longest
 LAST_WORDS_S = 3.0
 
@@ -285,7 +286,7 @@ def says_less(error: BaseException) -> int:
 
 def _open_log(home: Path, run: str) -> int:
     """The party's own file, for whatever its vault says, whatever library says it."""
-    path = home / "runs" / run / "vault.log"
+    path = home / "runs" / run / LOG_FILE
     with disk_errors(home.name):
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -67,6 +67,9 @@ def show_check(check: Check, homes: Path, *, json: bool) -> None:
 def _print_check(check: Check) -> None:
     asked_table = Table("party", "role", "rows", "columns", "floor", "publishes", "says", box=None)
     for asked in check.asked:
+        if asked.elsewhere:
+            asked_table.add_row(asked.party, asked.role, "–", "–", "–", "–", "elsewhere: not asked")
+            continue
         verdict = f"[red]{asked.error.code}[/]" if asked.error else "[green]yes[/]"
         asked_table.add_row(
             asked.party,
