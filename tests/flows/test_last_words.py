@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,3 +52,16 @@ def test_a_vault_that_ends_by_itself_is_not_cut_short(
 
     asyncio.run(run())
     assert (home / "goodbye").exists()
+
+
+def test_a_pause_ends_a_vault_whose_flow_does_not_read() -> None:
+    program = (
+        "import threading\n"
+        "from isthmus.flows import vault\n"
+        "class Deaf:\n"
+        "    def failure(self, *_):\n"
+        "        threading.Event().wait()\n"
+        "vault._end_at_once(Deaf(), 'lab')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], timeout=60)
+    assert done.returncode == 3

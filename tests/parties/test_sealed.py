@@ -397,6 +397,20 @@ def test_a_forged_size_takes_no_memory(meddled: Any) -> None:
     assert peak < 8 * 1024 * 1024
 
 
+def test_a_peer_that_announces_more_than_it_sends_takes_little_memory(meddled: Any) -> None:
+    _, insurer, lab = meddled
+    acquaint(insurer, lab)
+    tracemalloc.start()
+    try:
+        insurer._send_piece(Topic.TRAIN, noise(FULL), FIRST, MAX_NBYTES, 5.0, nothing)
+        with pytest.raises(CarrierTimeoutError):
+            lab.receive(0.3)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * 1024 * 1024
+
+
 BREACHES = {
     "a piece without a first": [(0, 3, b"abc")],
     "an end without a first": [(LAST, 3, b"abc")],
