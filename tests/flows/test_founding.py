@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import stat
 import subprocess
@@ -143,6 +144,28 @@ def test_a_home_that_is_there_keeps_its_rules_and_keys(call: Commands) -> None:
     assert before["party.yaml"] == b"name: lab\npolicy: {kinds: [vertical]}\n"
     (folder / "tls.crt").unlink()  # as a making that was cut short leaves it
     assert json.loads(call("init party lab --json"))["made"] == ["tls.key", "tls.crt"]
+
+
+def test_a_new_home_and_its_rules_are_for_their_owner_alone_whatever_the_umask(call: Commands) -> None:
+    before = os.umask(0o022)
+    try:
+        printed = call("init party lab") + call("init exchange relay --address relay:1")
+    finally:
+        os.umask(before)
+    modes = {path: stat.S_IMODE(Path(path).stat().st_mode) for path in ("homes/lab", "exchange", "homes")}
+    assert modes == {"homes/lab": 0o700, "exchange": 0o700, "homes": 0o755}
+    assert stat.S_IMODE(Path("homes/lab/party.yaml").stat().st_mode) == 0o600
+    assert "others can enter" not in printed
+
+
+def test_a_folder_that_is_there_stays_as_it_is_and_init_says_if_others_can_enter_it(call: Commands) -> None:
+    Path("homes/lab").mkdir(parents=True)
+    Path("homes/lab").chmod(0o750)
+    assert "others can enter homes/lab: chmod 700 it" in call("init party lab")
+    assert stat.S_IMODE(Path("homes/lab").stat().st_mode) == 0o750
+    assert json.loads(call("init party lab --json"))["open_to_others"] is True
+    Path("homes/lab").chmod(0o700)
+    assert json.loads(call("init party lab --json"))["open_to_others"] is False
 
 
 def test_init_says_what_it_cannot_take(call: Commands) -> None:
