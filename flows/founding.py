@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from ..parties.certificate import expires, fingerprint, make_certificate
 from ..parties.consortium import check_certificate
 from ..parties.errors import InputError, disk_errors
-from ..parties.files import PRIVATE, write_whole
+from ..parties.files import PRIVATE, PUBLIC, is_open_to_others, make_private_folder, write_whole
 from ..parties.home import IDENTITY_KEY_FILE, NAME_PATTERN, PARTY_FILE, PartyHome, read_certificate, read_private
 from ..parties.identity import Identity
 from ..parties.roster import TOLERANCE, Address, ExchangeEntry, Member, Name, Part
@@ -116,17 +116,20 @@ class Founded(NamedTuple):
     until: str
     file: Path  # to hand over
     made: tuple[str, ...]  # the files that were not there before
+    open_to_others: bool  # the folder, which was there before: others than its owner may enter it
 
 
 def found_member(name: str, role: Role, homes: Path, *, days: int = 365, renew: bool = False) -> Founded:
     """Make a home with what is missing in it: party.yaml, which denies all, the keys, the certificate.
 
-    `renew` replaces the TLS key and certificate; the identity key stays. Raises `InputError` ``home.name``, those of
-    `PartyHome` and `Identity` for what was there, ``home.key_mode``, ``disk.full`` and ``disk.denied``.
+    It is for its owner alone, but a folder that is there keeps its mode. `renew` replaces the TLS key and certificate;
+    the identity key stays. Raises `InputError` ``home.name``, those of `PartyHome` and `Identity` for what was there,
+    ``home.key_mode``, ``disk.full`` and ``disk.denied``.
     """
     folder = homes / _checked(name)
     template = PARTY if role == "party" else COORDINATOR
-    made = _make(folder / PARTY_FILE, lambda: template.substitute(name=name))
+    make_private_folder(folder)
+    made = _make(folder / PARTY_FILE, lambda: template.substitute(name=name), PRIVATE)
     home = PartyHome(folder)
     made += () if (folder / IDENTITY_KEY_FILE).exists() else (IDENTITY_KEY_FILE,)
     home.make_identity_key()
@@ -136,7 +139,7 @@ def found_member(name: str, role: Role, homes: Path, *, days: int = 365, renew: 
     until = (expires(certificate) - _LONGER).date().isoformat()
     public = {"name": name, "role": role, "key": key, "until": until, "certificate": certificate.decode("ascii")}
     file = _hand_over(folder, MemberFile, public)
-    return Founded(name, role, folder, key, fingerprint(certificate), until, file, made)
+    return Founded(name, role, folder, key, fingerprint(certificate), until, file, made, is_open_to_others(folder))
 
 
 def found_exchange(name: str, address: str, folder: Path, *, days: int = 365, renew: bool = False) -> Founded:
@@ -149,13 +152,15 @@ def found_exchange(name: str, address: str, folder: Path, *, days: int = 365, re
     if (there := exchange_name(folder)) not in (None, name):
         raise InputError("roster.invalid", where=EXCHANGE_FILE, field="name", problem=f"this folder is that of {there}")
     part_of(_Addressed, {"address": address}, where="--address")
+    make_private_folder(folder)
     made = _make(folder / EXCHANGE_FILE, lambda: EXCHANGE.substitute(words))
     made += _make_certificate(folder, days, renew)
     certificate = (folder / CERTIFICATE_FILE).read_bytes()
     public = {"name": name, "address": address, "certificate": certificate.decode("ascii")}
     file = _hand_over(folder, ExchangeMemberFile, public)
     until = (expires(certificate) - _LONGER).date().isoformat()
-    return Founded(name, "exchange", folder, None, fingerprint(certificate), until, file, made)
+    shared = is_open_to_others(folder)
+    return Founded(name, "exchange", folder, None, fingerprint(certificate), until, file, made, shared)
 
 
 def exchange_name(folder: Path) -> str | None:
@@ -180,10 +185,10 @@ def _checked(name: str) -> str:
     return name
 
 
-def _make(path: Path, text: Callable[[], str]) -> tuple[str, ...]:
+def _make(path: Path, text: Callable[[], str], mode: int = PUBLIC) -> tuple[str, ...]:
     if path.exists():
         return ()
-    write_whole(path, text().encode())
+    write_whole(path, text().encode(), mode=mode)
     return (path.name,)
 
 

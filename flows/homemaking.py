@@ -18,7 +18,8 @@ from typing import Any
 import duckdb
 
 from ..parties.errors import InputError
-from ..parties.files import write_whole
+from ..parties.files import PRIVATE, PUBLIC, make_private_folder, write_whole
+from ..parties.home import PARTY_FILE
 
 MARKER = ".isthmus-demo.json"
 
@@ -30,8 +31,8 @@ def refuse_strangers(home: Path) -> None:
 
 
 def claim(home: Path) -> None:
-    """Make a home's folder, known as ours from here on, even if we are stopped."""
-    home.mkdir(parents=True, exist_ok=True)
+    """Make a home's folder, for its owner alone, known as ours from here on, even if we are stopped."""
+    make_private_folder(home)
     marker = home / MARKER
     if not marker.is_file():
         write_whole(marker, b"{}\n")
@@ -62,12 +63,15 @@ def make_data(path: Path, wanted: Mapping[str, Any], tables: Template) -> None:
 
 
 def write_unless_edited(path: Path, text: str) -> None:
-    """Write a file that people may edit: not if it is there and differs from what was written last."""
+    """Write a file that people may edit: not if it is there and differs from what was written last.
+
+    A party.yaml is for its owner alone.
+    """
     if path.is_file():
         there = path.read_text(encoding="utf-8")
         if there == text or _digest(there) != _marks(path).get(path.name):
             return
-    write_whole(path, text.encode())
+    write_whole(path, text.encode(), mode=PRIVATE if path.name == PARTY_FILE else PUBLIC)
     _mark(path, _digest(text))
 
 

@@ -33,6 +33,8 @@ def show_founded(founded: Founded, *, json: bool) -> None:
         lines.append(f"  key          {founded.key}")
     lines.append(f"  certificate  {founded.certificate}, until {founded.until}")
     lines.append(f"  hand over    {escape(str(founded.file))}")
+    if founded.open_to_others:
+        lines.append(f"[yellow]others can enter {escape(str(founded.folder))}[/]: chmod 700 it")
     lines.append("Whoever keeps the roster adds that file; compare the key and the certificate by voice.")
     console.print("\n".join(lines), soft_wrap=True)
 

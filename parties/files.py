@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,21 @@ def write_once(path: Path, content: bytes, *, party: str | None = None, mode: in
         contextlib.suppress(FileExistsError),
     ):
         os.link(temporary, path)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder for its owner alone, unless it is there; one around it is made as the umask says.
+
+    Raises `InputError` ``disk.full`` and ``disk.denied`` of its name.
+    """
+    with disk_errors(folder.name):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def is_open_to_others(path: Path | int) -> bool:
+    """Whether others than its owner may do anything with a file or a folder, or one that is open."""
+    return bool(stat.S_IMODE(os.stat(path).st_mode) & 0o077)
 
 
 def drop_partials(folder: Path, name: str, *, party: str) -> None:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import InputError, InternalError, disk_errors, plain_problem
-from .files import PRIVATE, write_once
+from .files import PRIVATE, is_open_to_others, write_once
 from .policy import Policy
 from .table import ColumnKind
 
@@ -207,7 +206,7 @@ def read_private(path: Path, party: str) -> bytes:
     Raises ``home.no_certificate`` if it is not there.
     """
     with disk_errors(party), _there(path, party).open("rb") as file:
-        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+        if is_open_to_others(file.fileno()):
             raise InputError("home.key_mode", party=party, file=path.name)
         return file.read()
 

@@ -1,5 +1,7 @@
 """The demo's homes: who holds whom, what their policies say, and what is never overwritten."""
 
+import os
+import stat
 import subprocess
 import sys
 from itertools import pairwise
@@ -110,6 +112,17 @@ def test_an_impossible_number_of_patients_is_refused_in_words(tmp_path: Path, pa
     with pytest.raises(InputError, match="100 to 5000 patients"):
         make_homes(tmp_path, patients=patients)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_home_and_its_rules_are_for_their_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        make_homes(tmp_path, patients=200)
+    finally:
+        os.umask(before)
+    for party in ("lab", "insurer", "clinic"):
+        assert stat.S_IMODE((tmp_path / party).stat().st_mode) == 0o700
+        assert stat.S_IMODE((tmp_path / party / "party.yaml").stat().st_mode) == 0o600
 
 
 def test_a_second_call_changes_nothing(tmp_path: Path) -> None:
