@@ -90,6 +90,7 @@ def test_a_rate_is_kept_over_runs_and_a_run_that_resumes_is_not_counted(world: A
     start = _start(founded)
     world.run_inside(_run(world), start=start, phases=(Phase.AGREE, Phase.ALIGN))
     world.run_inside(_run(world), start=start)  # the same run goes on
+    world.run_inside(_run(world), start=start)  # finished here, but somebody else may not have finished it
     _refused(world, "policy.start_rate", start=start, fresh=True)
 
 
