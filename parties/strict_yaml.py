@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -106,6 +105,17 @@ class BoundedLoader(yaml.SafeLoader):
             raise _RefusedError(problem="a number is too long", problem_mark=event.start_mark)
         return node
 
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """A mapping. Of one name twice, YAML's own loader takes the last; whoever reads the file may see the first."""
+        node: Any = super().compose_mapping_node(anchor)
+        names: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in names:
+                    raise _RefusedError(problem="a name stands here twice", problem_mark=key.start_mark)
+                names.add(key.value)
+        return node
+
 
 class _Loader(BoundedLoader):
     yaml_implicit_resolvers = _without_timestamps(yaml.SafeLoader.yaml_implicit_resolvers)
@@ -116,11 +126,12 @@ class _Loader(BoundedLoader):
             raise _RefusedError(problem="anchors and aliases are not taken", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        names = [getattr(key, "value", None) for key, _ in node.value]
-        if "<<" in names or len(set(map(str, names))) < len(names):
-            raise _RefusedError(problem="a name stands here twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        for key, _ in node.value:
+            if key.value == "<<":  # which would bring in names that others may be like
+                raise _RefusedError(problem="nothing is merged", problem_mark=key.start_mark)
+        return node
 
 
 class _Dumper(yaml.SafeDumper):

@@ -7,6 +7,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from isthmus.flows.jobs import load_job
@@ -14,6 +16,7 @@ from isthmus.parties.certificate import make_certificate
 from isthmus.parties.errors import InputError
 from isthmus.parties.roster import Roster
 from isthmus.parties.starts import Start
+from isthmus.parties.strict_yaml import BoundedLoader
 
 from ..roster_world import member, roster
 
@@ -42,6 +45,29 @@ def test_a_bomb_is_refused_at_once(tmp_path: Path, text: str) -> None:
             read(tmp_path / "bomb.yaml")
         assert caught.value.code in ("roster.invalid", "job.not_yaml")
     assert time.monotonic() - began < 30
+
+
+def test_a_roster_of_500_members_is_read(tmp_path: Path) -> None:
+    members = {}
+    for number in range(500):
+        key = Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
+        members[f"m{number}"] = member("alder", key=key, certificate=make_certificate(400).certificate.decode())
+    made = roster(members=members)
+    made.write(tmp_path / "roster.yaml")
+    assert Roster.read(tmp_path / "roster.yaml") == made
+
+
+def test_a_name_that_stands_twice_in_a_job_is_refused_where_it_stands_again(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("kind: vertical\nalign:\n  at_least: 100\n  'at_least': 1\n")
+    with pytest.raises(InputError) as caught:
+        load_job(tmp_path / "job.yaml")
+    assert (caught.value.code, caught.value.facts) == ("job.not_yaml", {"line": 4})
+
+
+def test_a_job_may_merge_what_it_overrides() -> None:
+    text = "one: &one {a: 1, b: 2}\ntwo: {<<: *one, a: 3}\n"
+    found = yaml.load(text, BoundedLoader)  # noqa: S506 - a SafeLoader
+    assert found == {"one": {"a": 1, "b": 2}, "two": {"a": 3, "b": 2}}
 
 
 def test_a_job_of_two_megabytes_is_not_even_read(tmp_path: Path) -> None:
