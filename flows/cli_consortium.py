@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,17 +10,14 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from ..parties.errors import InputError
+from .options import Homes, Json
 from .terminal import console, named_home
 
-Homes = Annotated[
-    Path, Parameter(name="--homes", env_var="ISTHMUS_HOMES", help="Folder with one home a party.", show_default=True)
-]
 Days = Annotated[int, Parameter(validator=Number(gte=1, lte=3650), help="How long the certificate is to be valid.")]
 Renew = Annotated[bool, Parameter(negative="", help="Make a new TLS key and certificate; the identity key stays.")]
 Threshold = Annotated[
     int | None, Parameter(validator=Number(gte=1), help="How many members have to sign a version of the roster.")
 ]
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the same facts as JSON.")]
 
 init = App(name="init", help="Make the home of a member, or an exchange's folder: keys, certificate, configuration.")
 consortium = App(name="consortium", help="The roster: who is in the consortium, by which keys, signed by its members.")
@@ -174,7 +172,7 @@ def sign(roster: Path, member: str, *, homes: Homes = Path("homes"), json: Json 
     from ..parties.home import PartyHome
     from ..parties.roster import Roster
     from .roster_screen import print_changes, print_json, print_missing, signature_facts
-    from .rosters import changes, signed
+    from .rosters import changes, with_signature
 
     home = PartyHome(named_home(homes, member))
     found = Roster.read(roster)
@@ -182,7 +180,7 @@ def sign(roster: Path, member: str, *, homes: Homes = Path("homes"), json: Json 
     differences = changes(before, found)
     if not json:
         print_changes(before, differences)
-    done = signed(found, home)
+    done = with_signature(found, home)
     done.write(roster)
     facts = {**signature_facts(done, before), "changes": [change._asdict() for change in differences]}
     if json:
@@ -227,10 +225,11 @@ def verify(roster: Path, *, home: Path | None = None, json: Json = False) -> Non
 
 
 @consortium.command(name="accept")
-def accept_(roster: Path, *homes: Path, digest: str | None = None, json: Json = False) -> None:
+def accept_(roster: Path, *folders: Path, digest: str | None = None, json: Json = False) -> None:
     """Accept a roster at homes of parties and folders of exchanges: from then on they believe its keys and no others.
 
-    The first one needs the digest as another member reads it out; later ones the signatures of enough members.
+    The first one needs the digest as another member reads it out; later ones the signatures of enough members. Prints
+    what it changes against the one that was accepted before.
 
     Example: isthmus consortium accept roster.yaml homes/lab
 
@@ -238,21 +237,25 @@ def accept_(roster: Path, *homes: Path, digest: str | None = None, json: Json = 
     ----------
     roster
         The roster's file; each home keeps its own copy.
-    homes
+    folders
         The folders of parties and exchanges.
     digest
         All 64 digits, as another member has read them from its own `isthmus consortium verify`, not from this file.
     """
     from ..parties.roster import Roster
-    from .roster_screen import print_json
-    from .rosters import accepted
+    from .roster_screen import print_changes, print_json
+    from .rosters import accept_in, steps_to
 
-    found = Roster.read(roster)
-    wrong = accepted(found, homes, digest)
+    found, places = Roster.read(roster), [Path(os.path.abspath(folder)) for folder in folders]
+    steps = steps_to(found, places)
+    wrong = accept_in(found, places, digest)
     if json:
         codes = {name: error.code if error else None for name, error in wrong.items()}
-        print_json({"version": found.version, "digest": found.digest(), "accepted": codes})
+        changed = {name: [change._asdict() for change in step.changes] for step in steps for name in step.names}
+        print_json({"version": found.version, "digest": found.digest(), "accepted": codes, "changes": changed})
         return
+    for step in steps:
+        print_changes(step.before, step.changes, at=step.names)
     for name, error in wrong.items():
         console.print(f"{name} has accepted version {found.version} of {found.consortium}", soft_wrap=True)
         if error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,14 @@ def print_roster(facts: dict[str, Any]) -> None:
         console.print(f"  key         {entry['key']}\n  certificate {entry['certificate']}", soft_wrap=True)
 
 
-def print_changes(before: Roster | None, differences: list[Change]) -> None:
-    """Print what differs between an earlier roster and a new one."""
+def print_changes(before: Roster | None, differences: list[Change], *, at: Sequence[str] = ()) -> None:
+    """Print what differs between an earlier roster and a new one, and whose earlier one it is: `at`."""
     against = f"against version {before.version}" if before else "all of it is new"
-    console.print(f"what changes, {against}:" if differences else f"nothing changes {against}")
+    where = f" at {', '.join(at)}" if at else ""
+    if not differences:
+        console.print(f"nothing changes{where}, {against}", soft_wrap=True)
+        return
+    console.print(f"what changes{where}, {against}:", soft_wrap=True)
     for change in differences:
         sign = "[green]+[/]" if change.before is None else "[red]-[/]" if change.after is None else "[yellow]~[/]"
         console.print(f"{sign} {change.of} {change.name}", soft_wrap=True)

@@ -74,7 +74,7 @@ def without_member(roster: Roster, name: str, *, threshold: int | None = None, n
     return part_of(Roster, content, where="--threshold")
 
 
-def signed(roster: Roster, home: PartyHome) -> Roster:
+def with_signature(roster: Roster, home: PartyHome) -> Roster:
     """The roster with a member's signature, once it is a later version than the accepted one and has its own keys.
 
     Raises `InputError` ``roster.older``, ``roster.member_unknown``, ``roster.key_differs`` and those of `pinned`.
@@ -94,7 +94,7 @@ def signed(roster: Roster, home: PartyHome) -> Roster:
     return roster.model_copy(update={"signatures": signatures})
 
 
-def accepted(roster: Roster, folders: Sequence[Path], digest: str | None) -> dict[str, InputError | None]:
+def accept_in(roster: Roster, folders: Sequence[Path], digest: str | None) -> dict[str, InputError | None]:
     """Pin a roster in every folder, of a party or an exchange, or in none.
 
     The first roster that a folder accepts has to hold its own keys. Returns for each name what of its own keys is not
@@ -140,6 +140,28 @@ def changes(before: Roster | None, after: Roster) -> list[Change]:
     ]
 
 
+class Step(NamedTuple):
+    """What a roster changes at those that have accepted the same one before it; None for those without any."""
+
+    names: tuple[str, ...]
+    before: Roster | None
+    changes: list[Change]
+
+
+def steps_to(roster: Roster, folders: Iterable[Path]) -> list[Step]:
+    """What a roster changes for the folders of parties and exchanges, put together where it is the same.
+
+    All of it is new to one that has accepted none, or none that can be believed.
+    """
+    found: dict[str | None, Step] = {}
+    for folder in folders:
+        before = _believed(folder)
+        digest = before.digest() if before else None
+        step = found.get(digest) or Step((), before, changes(before, roster))
+        found[digest] = step._replace(names=(*step.names, folder.name))
+    return list(found.values())
+
+
 def facts_of(roster: Roster) -> dict[tuple[str, str], dict[str, str]]:
     """What people compare of a roster, by kind and name of the entry: fingerprints instead of certificates."""
     facts = {("roster", roster.consortium): {"version": str(roster.version), "threshold": str(roster.threshold)}}
@@ -148,6 +170,13 @@ def facts_of(roster: Roster) -> dict[tuple[str, str], dict[str, str]]:
             public = entry.model_dump(mode="json", exclude_none=True)
             facts[of, name] = {**public, "certificate": fingerprint(public["certificate"].encode())}
     return facts
+
+
+def _believed(folder: Path) -> Roster | None:
+    try:
+        return pinned(folder)
+    except InputError:
+        return None
 
 
 # --- below: drafts ----------------------------------------------------------------------------------------------------

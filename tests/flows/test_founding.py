@@ -50,7 +50,9 @@ def test_a_consortium_is_founded_by_the_commands_alone(call: Commands) -> None:
     assert roster.digest() in printed
     assert "complete" in printed
     accepted = call(f"consortium accept roster.yaml {ALL} --digest {roster.digest()}")
-    assert [line.split()[0] for line in accepted.splitlines()] == ["lab", "insurer", "hub", "exchange"]
+    assert [line.split()[0] for line in accepted.splitlines()[-4:]] == ["lab", "insurer", "hub", "exchange"]
+    assert "what changes at lab, insurer, hub, exchange, all of it is new:" in accepted
+    assert all(fingerprint(member.certificate.encode()) in accepted for member in roster.members.values())
     for name in MEMBERS:
         home = PartyHome(Path("homes", name))
         found = consortium_of(home)

@@ -271,6 +271,34 @@ def test_a_first_roster_is_accepted_by_digest_alone_and_everywhere_or_nowhere(ca
     assert not list(Path().rglob("roster.pin"))
 
 
+def test_accepting_and_signing_say_what_changes_and_that_nothing_does(call: Commands) -> None:
+    call.found()
+    call.accept()
+    assert "nothing changes, against version 1" in call("consortium sign roster.yaml lab")
+    printed = call(f"consortium accept roster.yaml {ALL}")
+    assert "nothing changes at lab, insurer, hub, exchange, against version 1" in printed
+    call("init party clinic")
+    call("consortium add roster.yaml homes/clinic/clinic.member.yaml")
+    for name in ("lab", "insurer"):
+        call(f"consortium sign roster.yaml {name}")
+    printed = call("consortium accept roster.yaml homes/lab exchange")
+    assert "what changes at lab, exchange, against version 1:" in printed
+    assert "+ member clinic" in printed
+    changed = json.loads(call("consortium accept roster.yaml homes/lab homes/hub --json"))["changes"]
+    assert changed["lab"] == []
+    assert [(change["of"], change["name"]) for change in changed["hub"]] == [
+        ("roster", "hearts"),
+        ("member", "clinic"),
+    ]
+
+
+def test_a_folder_may_be_named_by_where_one_is(call: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    call.found()
+    digest = Roster.read(Path("roster.yaml")).digest()
+    monkeypatch.chdir("homes/lab")
+    assert "lab has accepted version 1" in call(f"consortium accept ../../roster.yaml . --digest {digest}")
+
+
 def test_a_home_that_is_not_what_the_roster_says_takes_a_later_version_and_says_so(call: Commands) -> None:
     call.found()
     call.accept()
