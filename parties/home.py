@@ -6,13 +6,20 @@
       party.yaml         written by the party's engineer: data, datasets, policy
       lab.duckdb         the rows; opened read-only and briefly
       state.duckdb       ours: runs, alignments, the ledger
+      state.lock         held while that is open
       ledger.key         0600; makes the ledger's chain
       identity.key       0600; what the party signs with (see `identity`)
       tls.key, tls.crt   the key is 0600; what the party opens connections to an exchange with
+      NAME.member.yaml   the public halves, to hand to whoever keeps the roster
       roster.yaml        the roster that the party has accepted, and
       roster.pin         its version and digest (see `consortium`)
+      roster.next.yaml   a later one, while it is being accepted, and
+      roster.lock        held meanwhile
+      paused             there while the party takes part in nothing (see `pause`)
       runs/<run>/        the vault's log and checkpoints
       models/<run>/      the party's part of a finished model
+
+The folder is 0700 where `isthmus init` or the demo has made it.
 """
 
 from __future__ import annotations
