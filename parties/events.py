@@ -220,7 +220,7 @@ class Failed(_Event):
     step: Step | None = None
     part: Part | None = None
     field: JobField | None = None
-    digest: Digest | None = None  # of the job
+    digest: Digest | None = None  # of the signature under the job
 
     def error(self, where: str = "") -> IsthmusError:
         """The error itself, in words."""

@@ -98,7 +98,7 @@ def starts(stage: Stage) -> list[Score]:
     for _ in range(20):
         score.refused(lambda: judge(start()), "policy.start_rate")
     # A clock that is set back does not make the day begin again.
-    score.refused(lambda: judge(start(), now=NOW - timedelta(days=30)), "policy.start_rate")
+    score.refused(lambda: judge(start(), now=NOW - timedelta(days=30)), "policy.clock")
     return [score]
 
 
