@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json as json_module
 import os
 import sys
 from collections.abc import Sequence
-from functools import reduce
-from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from ..parties.errors import InputError, InternalError, IsthmusError
-from . import cli_consortium, cli_starts, running, terminal
+from . import cli_consortium, cli_look, cli_starts, running, terminal
 from .cli_exchange import exchange
 from .options import Flag, Homes, Json, Runs
 
@@ -29,10 +26,9 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,  # `main` says what to do next
 )
-audit = App(name="audit", help="What left a party: its ledger.")
-for group in (audit, cli_consortium.init, cli_consortium.consortium, exchange):
+for group in (cli_look.audit, cli_consortium.init, cli_consortium.consortium, exchange):
     app.command(group)
-for command in (cli_starts.sign, cli_starts.approve, cli_starts.pause):
+for command in (cli_look.runs, cli_look.keys, cli_look.schema, cli_starts.sign, cli_starts.approve, cli_starts.pause):
     app.command(command)
 
 
@@ -203,86 +199,6 @@ def serve(
     from .deploy import serve_jobs
 
     serve_jobs(name, loaded, cron)
-
-
-@app.command
-def runs(run: str | None = None, *, runs: Runs = Path("runs"), json: Json = False) -> None:
-    """List the runs, or show one.
-
-    Example: isthmus runs
-
-    Parameters
-    ----------
-    run
-        The run to show.
-    """
-    terminal.show_runs(runs, run, json=json)
-
-
-@audit.command
-def show(party: str, *, homes: Homes = Path("homes"), run: str | None = None, json: Json = False) -> None:
-    """Show what left a party: to whom, for which run, how many bytes.
-
-    Example: isthmus audit show lab --homes demo
-
-    Parameters
-    ----------
-    party
-        The party whose ledger to read.
-    run
-        Of this run only.
-    """
-    terminal.show_ledger(homes, party, run, json=json)
-
-
-@audit.command
-def verify(party: str, *, homes: Homes = Path("homes"), json: Json = False) -> None:
-    """Recompute the chain of a party's ledger; exit code 1 if it is broken.
-
-    Example: isthmus audit verify lab --homes demo
-
-    Parameters
-    ----------
-    party
-        The party whose ledger to verify.
-    """
-    terminal.verify_ledger(homes, party, json=json)
-
-
-@app.command
-def keys(*parties: str, homes: Homes = Path("homes"), json: Json = False) -> None:
-    """Print public keys, as every party.yaml pins them for secure aggregation where there is no roster.
-
-    Example: isthmus keys --homes demo
-
-    Parameters
-    ----------
-    parties
-        Of these homes; without any, of all.
-    """
-    terminal.show_keys(homes, parties, json=json)
-
-
-@app.command
-def schema(kind: str | None = None) -> None:
-    """Print the JSON schema of job files, for an editor.
-
-    Example: isthmus schema > job.schema.json
-
-    Parameters
-    ----------
-    kind
-        Of this kind of job only.
-    """
-    from pydantic import TypeAdapter
-
-    from .kinds import KINDS, room
-
-    if kind is not None and kind not in KINDS:
-        raise InputError("job.invalid", problem=f"there are jobs of kind {' or '.join(KINDS)}", where="schema")
-    any_of_them: Any = reduce(or_, (room(one, "job").JOB for one in (KINDS if kind is None else (kind,))))
-    whole = TypeAdapter(any_of_them).json_schema()
-    sys.stdout.write(json_module.dumps(whole, indent=2) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -246,6 +246,8 @@ def accept_(roster: Path, *folders: Path, digest: str | None = None, json: Json 
     from .roster_screen import print_changes, print_json
     from .rosters import accept_in, steps_to
 
+    if not folders:
+        raise InputError("roster.invalid", field="folders", problem="nobody is named who accepts it")
     found, places = Roster.read(roster), [Path(os.path.abspath(folder)) for folder in folders]
     steps = steps_to(found, places)
     wrong = accept_in(found, places, digest)

@@ -127,4 +127,6 @@ def show_draft(before: Roster | None, draft: Roster, file: Path, *, json: bool) 
     console.print(f"\nversion {draft.version} in {where}, to be signed by {draft.threshold} of {left}", soft_wrap=True)
     if draft.threshold * 2 <= left:
         console.print("[yellow]fewer than half of the members could change the roster[/]: --threshold", soft_wrap=True)
+    if draft.threshold == left > 1:
+        console.print("[yellow]nobody could be revoked without signing it too[/]: --threshold", soft_wrap=True)
     console.print(f"  next  isthmus consortium sign {where} NAME", soft_wrap=True)

@@ -85,5 +85,6 @@ class _Scheduling(LoadFileScheduling):
         return "server" if file.endswith(NEED_A_SERVER) else file
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
     return _Scheduling(config, log)

@@ -28,7 +28,7 @@ import logging
 import re
 import socket
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
@@ -36,7 +36,8 @@ import grpc
 from cryptography import x509
 
 from ..errors import InputError
-from .admission import Admitted, Directory, Introduction, RefusedError, denied, introduction, invalid, padded
+from .admission import Admitted, Directory, RefusedError, denied, introduction, invalid, padded
+from .connection import Connection, Routes
 from .frame import HEADER_NBYTES, MAX_FRAME_NBYTES, NAME_NBYTES
 from .memory import keep_freed_memory
 from .metrics import Figures
@@ -47,95 +48,10 @@ __all__ = ["METHOD", "SERVICE", "Admitted", "Exchange"]
 SERVICE, METHOD = "isthmus.Exchange", "Relay"
 _DESTINATION, _SOURCE = slice(8, 8 + NAME_NBYTES), slice(40, 40 + NAME_NBYTES)
 _ADDRESS = re.compile(r"([^:\[\]]+|\[[0-9a-fA-F:]+\]):([0-9]{1,5})")
-_HELD_BACK_S = 10.0
 _FULL_STREAMS = 4  # as many full outboxes are held for one member
-_FRAME_NBYTES = 128  # about what a frame costs beside its bytes: many small ones count too
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 _log = logging.getLogger(__name__)
-
-
-class _Connection:
-    """One stream of a member, and what waits to be written to it."""
-
-    def __init__(
-        self, member: str, certificate: x509.Certificate, said: Introduction, routes: _Routes, holding: Counter[str]
-    ) -> None:
-        self.member, self.certificate = member, certificate
-        self.room, self.lane, self.epoch = said
-        self.name, self.routes = padded(member), routes
-        self.outbox: deque[bytes] = deque()
-        self.waiting_nbytes = 0
-        self.holding = holding
-        self.sent = self.dropped = 0
-        self._taken_nbytes = 0
-        self._held_back: tuple[float, int] | None = None  # since when it holds senders back, and what it had taken then
-        self._loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[RefusedError | None] = self._loop.create_future()  # None: the member went
-        self._more: asyncio.Future[None] | None = None  # the writer waits for a frame
-        self._room_made: asyncio.Future[None] | None = None  # senders wait for the writer
-
-    def is_open(self) -> bool:
-        return not self.ended.done()
-
-    def put(self, frame: bytes) -> None:
-        self.outbox.append(frame)
-        self.waiting_nbytes += len(frame) + _FRAME_NBYTES
-        self.holding[self.member] += len(frame) + _FRAME_NBYTES
-        self._wake_writer()
-
-    def written(self, frame: bytes) -> None:
-        self.waiting_nbytes -= len(frame) + _FRAME_NBYTES
-        self.holding[self.member] -= len(frame) + _FRAME_NBYTES
-        self._taken_nbytes += len(frame) + _FRAME_NBYTES
-        if not self.outbox:
-            self._held_back = None
-        self._wake_senders()
-
-    async def more(self) -> None:
-        """Wait until there is something in the outbox, or the end."""
-        self._more = self._loop.create_future()
-        await self._more
-
-    async def room_made(self, sender: _Connection, least_nbytes: int) -> bool:
-        """Wait until the outbox was drained a little, or either of the two ends.
-
-        False once it has held senders back for `_HELD_BACK_S` and taken less than `least_nbytes` meanwhile.
-        """
-        if self._room_made is None:
-            self._room_made = self._loop.create_future()
-        if self._held_back is None:
-            self._held_back = self._loop.time(), self._taken_nbytes
-        since, taken = self._held_back
-        ends: set[asyncio.Future[Any]] = {self._room_made, sender.ended}
-        left_s = since + _HELD_BACK_S - self._loop.time()
-        await asyncio.wait(ends, timeout=max(0.0, left_s), return_when=asyncio.FIRST_COMPLETED)
-        if self._loop.time() < since + _HELD_BACK_S:
-            return True
-        self._held_back = None  # a new time begins
-        return self._taken_nbytes - taken >= least_nbytes
-
-    def end(self, why: RefusedError | None = None) -> None:
-        """Its frames are let go, and whoever waits for it goes on."""
-        if self.is_open():
-            self.ended.set_result(why)
-            self.outbox.clear()
-            self.holding[self.member] -= self.waiting_nbytes
-            self.waiting_nbytes = 0
-            self._wake_writer()
-            self._wake_senders()
-
-    def _wake_writer(self) -> None:
-        if self._more is not None and not self._more.done():  # cancelled, when the loop ends
-            self._more.set_result(None)
-
-    def _wake_senders(self) -> None:
-        if self._room_made is not None:
-            self._room_made.set_result(None)  # nobody cancels it: senders wait beside it
-            self._room_made = None
-
-
-_Routes: TypeAlias = dict[bytes, _Connection]  # who is in a room, on a lane: by their names as frames hold them
 
 
 class Exchange:
@@ -159,7 +75,7 @@ class Exchange:
         self._admitted, self._check_every_s = admitted, check_every_s
         self._outbox_nbytes, self._connections_per_member = outbox_nbytes, connections_per_member
         self._directory = Directory(admitted())
-        self._routes: dict[tuple[str, str], _Routes] = {}  # by room and lane
+        self._routes: dict[tuple[str, str], Routes] = {}  # by room and lane
         self._open: Counter[str] = Counter()  # streams by member
         self._holding: Counter[str] = Counter()  # bytes that wait for each member, in all its outboxes
         self._handled: Counter[str] = Counter()  # the same, with those that were cut and have not ended yet
@@ -236,7 +152,7 @@ class Exchange:
             finally:  # the member may go while we wait
                 self._handled[connection.member] -= 1
 
-    def _accept(self, context: Context) -> _Connection:
+    def _accept(self, context: Context) -> Connection:
         """Check certificate and metadata, and take the stream into the table; raises `RefusedError`."""
         (pem,) = context.auth_context()["x509_pem_cert"]
         try:
@@ -253,7 +169,7 @@ class Exchange:
             raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "connections")
         if older is not None:
             self._cut(older, RefusedError(grpc.StatusCode.ABORTED, "replaced"))
-        connection = _Connection(member, certificate, said, self._routes.setdefault(said[:2], {}), self._holding)
+        connection = Connection(member, certificate, said, self._routes.setdefault(said[:2], {}), self._holding)
         connection.routes[connection.name] = connection
         self._open[member] += 1
         self._handled[member] += 1
@@ -261,13 +177,13 @@ class Exchange:
         _log.info("%s connected: room %s, lane %s, epoch %d", member, *said)
         return connection
 
-    def _cut(self, connection: _Connection, why: RefusedError) -> None:
+    def _cut(self, connection: Connection, why: RefusedError) -> None:
         """End a stream from here."""
         _log.warning("%s cut: %s", connection.member, why.word)
         self.figures.refused[why.word] += 1
         self._forget(connection, why)
 
-    def _forget(self, connection: _Connection, why: RefusedError | None = None) -> None:
+    def _forget(self, connection: Connection, why: RefusedError | None = None) -> None:
         """Take a stream out of the table; safe to call twice."""
         connection.end(why)
         place, routes = (connection.room, connection.lane), connection.routes
@@ -281,7 +197,7 @@ class Exchange:
         told = connection.member, *place, connection.sent, connection.dropped
         _log.info("%s gone: room %s, lane %s; frames sent %d, of them dropped %d", *told)
 
-    async def _read(self, connection: _Connection, context: Context) -> None:
+    async def _read(self, connection: Connection, context: Context) -> None:
         """Pass on what a member sends, until it ends or breaks a rule."""
         source, routes = connection.name, connection.routes
         figures = self.figures.lanes[connection.lane]
@@ -318,7 +234,7 @@ class Exchange:
             figures.frames += 1
             figures.nbytes += len(frame)
 
-    async def _write(self, connection: _Connection, context: Context) -> None:
+    async def _write(self, connection: Connection, context: Context) -> None:
         """Write what waits for a member, frame by frame, and keep none of it."""
         outbox = connection.outbox
         while connection.is_open():
@@ -352,7 +268,7 @@ class Exchange:
                 self._cut(connection, refused)
         self._checked_at = time.monotonic()
 
-    def _connections(self) -> list[_Connection]:
+    def _connections(self) -> list[Connection]:
         return [connection for routes in list(self._routes.values()) for connection in list(routes.values())]
 
     def _waiting_nbytes(self, lane: str) -> int:

@@ -15,6 +15,7 @@ import pytest
 
 from isthmus.parties.certificate import make_certificate
 from isthmus.parties.errors import InputError
+from isthmus.parties.network import connection
 from isthmus.parties.network.exchange import Admitted, Exchange
 from isthmus.parties.network.frame import HEADER_NBYTES, MAX_FRAME_NBYTES
 from isthmus.parties.network.metrics import MetricsServer
@@ -258,7 +259,8 @@ def test_a_roster_that_cannot_be_read_leaves_the_one_before(
 # --- who does not read, and who goes ----------------------------------------------------------------------------------
 
 
-def test_a_receiver_that_never_reads_holds_its_sender_back_and_nobody_else() -> None:
+def test_a_receiver_that_never_reads_holds_its_sender_back_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HELD_BACK_S", 600.0)  # however slow this machine is
     with relay_world(outbox_nbytes=4 * MIB) as world:
         lab = world.join("lab", lane="bulk")
         sleeper = world.join("clinic", lane="bulk", reads=False, lookahead_bytes=65536, bdp_probe=0)

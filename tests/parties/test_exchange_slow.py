@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from isthmus.parties.network import exchange
+from isthmus.parties.network import connection
 
 from .relay_world import ROOM, eventually, frame, relay_world
 
@@ -15,7 +15,7 @@ UNREAD = {"reads": False, "lookahead_bytes": 65536, "bdp_probe": 0}
 
 
 def test_a_stream_that_holds_its_senders_back_for_long_is_cut_and_they_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "_HELD_BACK_S", 0.5)
+    monkeypatch.setattr(connection, "HELD_BACK_S", 0.5)
     with relay_world(outbox_nbytes=MIB) as world:
         hub, lab = world.join("insurer"), world.join("lab")
         world.join("clinic", **UNREAD)  # type: ignore[arg-type]
@@ -28,7 +28,7 @@ def test_a_stream_that_holds_its_senders_back_for_long_is_cut_and_they_go_on(mon
 
 
 def test_a_stream_that_takes_a_little_all_the_time_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "_HELD_BACK_S", 0.5)
+    monkeypatch.setattr(connection, "HELD_BACK_S", 0.5)
     with relay_world(outbox_nbytes=MIB) as world:
         lab, clinic = world.join("lab"), world.join("clinic")
         payloads = [bytes([number]) * (MIB - 200) for number in range(40)]

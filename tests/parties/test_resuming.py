@@ -105,13 +105,16 @@ def test_topics_both_ways_at_once_arrive_in_their_order(ends: Ends) -> None:
     assert not insurer.refused["control"] + lab.refused["control"]
 
 
-def test_a_small_message_arrives_while_a_large_one_of_another_topic_goes(ends: Ends) -> None:
+def test_a_small_message_arrives_while_a_large_one_of_another_topic_goes(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BULK_WINDOW_NBYTES", 2**20)
     _, _, insurer, lab = ends
     sender, receiver = (
         Channel(carrier, me=carrier.me, peer=carrier.peer, log=CountingLog(), timeout_s=30)
         for carrier in (insurer, lab)
     )
-    large, small = np.frombuffer(noise(2**26), dtype=np.uint8), np.frombuffer(noise(2**14), dtype=np.uint8)
+    large, small = np.frombuffer(noise(2**23), dtype=np.uint8), np.frombuffer(noise(2**14), dtype=np.uint8)
     receiving = Beside(receiver.receive, Topic.TRAIN, Step.FORWARD)
     training = Beside(sender.send, Topic.TRAIN, Step.FORWARD, None, {"x": large})
     for number in range(20):
@@ -394,7 +397,10 @@ def test_after_the_last_message_the_peer_has_gone(met: Ends) -> None:
         assert caught.value.code == "peer.gone"
 
 
-def test_a_goodbye_that_overtakes_messages_ends_nothing_before_they_are_there(met: Ends) -> None:
+def test_a_goodbye_that_overtakes_messages_ends_nothing_before_they_are_there(
+    met: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IDLE_S", NEVER_S)
     left, right, insurer, lab = met
     kept: list[bytes] = []
     left.meddle = lambda header, frame: kept.append(frame) or [] if header.kind is Kind.DATA else [frame]  # type: ignore[func-returns-value]
