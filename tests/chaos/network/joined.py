@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from isthmus.parties.checkpoint import read_tensors
+from isthmus.parties.events import Phase
 from isthmus.parties.home import PartyHome
 from isthmus.parties.ledger import Ledger
 
@@ -129,14 +130,17 @@ class Joined:
         for member in self.members:
             Ledger(PartyHome(self.homes / member)).verify()
 
-    def uninterrupted(self, folder: Path) -> Weights:
+    def uninterrupted(self, folder: Path, attempt: int = 1) -> Weights:
         """The models of a run that nothing has stopped, in homes that belong to no consortium, by sockets.
 
         Where patients were aligned it begins with what the homes keep of that, since every alignment has an order of
-        its own. Where there is a coordinator it begins from nothing: a party never gives a round's sum a second time.
+        its own. Where there is a coordinator it begins from nothing, since a party never gives a round's sum a second
+        time; `attempt` is the one in which the training has begun, since no two begin with the same model.
         """
         if self.world.job.get("coordinator"):
             twin = self.pristine
+            for _ in range(attempt - 1):
+                twin.run(self.run, phases=(Phase.AGREE, Phase.CLOSE))
         else:
             twin = self.world.copy_to(folder)
             for pattern in (*_BY_NETWORK, *_LEARNT):
