@@ -162,7 +162,7 @@ def unpinned_key_process(stage: Stage) -> list[Score]:
     """The same, where insurer is `isthmus join`: what its people read."""
     score = Score("the same against `isthmus join`: it ends with peer.identity")
     job = stage.world.load_job()
-    run = f"{job.name}-{job.digest()[:8]}-1"
+    run = job.meeting(job.run_name(1))
     joined = stage.consortium.join("insurer", "--timeout", "60")
     key = Ed25519PrivateKey.generate()
     attacker = stage.carrier(stage.link("lab", run=run), "lab", "insurer", run=run, job=job.digest(), signs=key)

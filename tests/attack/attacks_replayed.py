@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from duel import Duel
 from hostile import Hostile, Seen, honest
@@ -107,20 +108,35 @@ def _counts(stage: Stage) -> str:
     return "vaults refused " + (" and ".join(lines[-2:]) or "nothing")
 
 
-def another_job(stage: Stage) -> list[Score]:
-    """The server gives two parties two jobs, both truly signed, as the same run."""
-    score = Score("two parties are shown two signed jobs as the same run: what leaves before they notice")
+def another_job(stage: Stage) -> Iterator[Score]:
+    """The server gives two parties two jobs, both truly signed: as runs of their own, and as one run of neither."""
     stage.tap.target = ("127.0.0.1", stage.consortium.port)
     stage.consortium.start_exchange()
     one = stage.world.load_job()
-    two = one.model_copy(update={"purpose": "testing", "name": "test-job-two"})
+    training = one.canonical()["training"]
+    two = type(one).model_validate({**one.canonical(), "training": {**training, "epochs": training["epochs"] - 1}})
     starter = stage.home("insurer")
     bodies = [sign_job(job, starter, folder=stage.folder, days=1, runs=9) for job in (one, two)]
+    names = [job.run_name(5) for job in (one, two)]
+    score = Score("two parties are shown two signed jobs of one name: what leaves before they notice")
+    sent = _shown(stage, score, bodies, names, _DIFFER)
+    score.got_through += len(sent - {"agree"})
+    score.told = f"by their ledgers, this was sent and nothing else: {', '.join(sent)}"
+    score.control = any(score.outcomes[code] for code in _DIFFER) and "agree" in sent
+    yield score
+    score = Score("two parties are shown two signed jobs as a run of neither")
+    score.got_through += len(_shown(stage, score, bodies, ["crossed-1", "crossed-1"], {"run.other_job"}))
+    score.control = True  # the jobs are those that met above
+    yield score
+
+
+def _shown(stage: Stage, score: Score, bodies: list[Any], names: list[str], due: Iterable[str]) -> set[str]:
+    """Have both parties join; returns the topics of all that left them, as their ledgers say."""
 
     async def both() -> list[BaseException | None]:
         sides = [
-            join(job, stage.world.homes / member, "crossed-1", Journal("crossed-1"), timeout_s=30.0, start=start)
-            for member, (job, start) in zip(("insurer", "lab"), bodies, strict=True)
+            join(job, stage.world.homes / member, name, Journal(name), timeout_s=30.0, start=start)
+            for member, (job, start), name in zip(("insurer", "lab"), bodies, names, strict=True)
         ]
         return await asyncio.gather(*sides, return_exceptions=True)
 
@@ -128,17 +144,9 @@ def another_job(stage: Stage) -> list[Score]:
         score.tried += 1
         code = end.code if isinstance(end, IsthmusError) else repr(end)
         score.outcomes[code] += 1
-        score.got_through += code not in (*_DIFFER, "peer.gone", "peer.protocol")
-    sent = {
-        entry.topic.value
-        for member in ("insurer", "lab")
-        for entry in Ledger(stage.home(member)).entries()
-        if entry.run == "crossed-1"
-    }
-    score.got_through += len(sent - {"agree"})
-    score.told = f"by their ledgers, this was sent and nothing else: {', '.join(sent)}"
-    score.control = any(score.outcomes[code] for code in _DIFFER) and "agree" in sent
-    return [score]
+        score.got_through += code not in (*due, "peer.gone", "peer.protocol")
+    entries = [entry for member in ("insurer", "lab") for entry in Ledger(stage.home(member)).entries()]
+    return {entry.topic.value for entry in entries if entry.run in names}
 
 
 def run(quick: bool) -> Iterator[Score]:
