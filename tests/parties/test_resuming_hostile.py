@@ -28,7 +28,7 @@ from isthmus.parties.network.resuming import ResumingCarrier
 from .ways import Beside, Way, acquaint, handshake, hear, noise, nothing, resuming_pair, say, until, untouched, ways
 
 Ends = tuple[Way, Way, ResumingCarrier, ResumingCarrier]
-REASONS = {"early", "handshake", "malformed", "stray", "repeated", "ahead", "seal", "control"}
+REASONS = {"early", "handshake", "version", "malformed", "stray", "repeated", "ahead", "seal", "control"}
 
 
 @pytest.fixture(autouse=True)
