@@ -36,6 +36,7 @@ class Joined:
         self._said_before: dict[str, int] = {}
         job = world.load_job()
         self.run = f"{job.name}-{job.digest()[:8]}-1"
+        self.last_step: int = job.training.epochs if job.kind == "vertical" else job.rounds.count
 
     def join(self, *members: str, timeout_s: float = 60, **options: Any) -> None:
         """Have members, or all of them, join."""

@@ -12,9 +12,11 @@ import pytest
 
 from isthmus.horizontal.participant import PHASES
 
+from ...parties.cut_proxy import BOTH
 from .joined import Joined, assert_same
 
 TIMEOUT_S = 15.0
+WAY_S = 0.2  # from a member to the exchange, and from there to another: longer than it takes to see a phase end
 VERTICAL = [(phase, victim) for phase in ("agree", "align", "train", "evaluate") for victim in ("insurer", "lab")]
 HORIZONTAL = [(phase, victim) for phase in ("agree", "prepare", "train", "evaluate") for victim in ("south", "hub")]
 if os.environ.get("QUICK"):
@@ -23,7 +25,11 @@ BY_PEERS = ("peer.deadline", "peer.gone", "rounds.quorum")
 
 
 def _kill_in(run: Joined, phase: str, victim: str) -> None:
-    """Have all join, and kill the vault of one in a phase, which cannot end meanwhile: the network stands still."""
+    """Have all join, and kill the vault of one in a phase, which cannot end meanwhile: the network stands still.
+
+    Who only has to send in a phase may have said all of it by then. So the way is long before that phase begins, and
+    what was said is still on it.
+    """
     phases = [each.value for each in run.world.load_job().phases]
     if phase == "agree":
         run.proxy.pause()
@@ -33,11 +39,15 @@ def _kill_in(run: Joined, phase: str, victim: str) -> None:
     elif phase == "train":
         run.wait(lambda: run.steps() >= 3)  # of a party of a star, whose model is the coordinator's, there are none
     else:
+        if phase == "evaluate":
+            run.wait(lambda: run.steps() >= run.last_step - 1)
+            run.proxy.delay_s = dict.fromkeys(BOTH, WAY_S)
         run.wait(lambda: run.ended(phases[phases.index(phase) - 1], victim))
     run.proxy.pause()
     time.sleep(0.1)
-    assert not run.ended(phase, victim), run.said(victim)
+    assert phase == "evaluate" or not run.ended(phase, victim), run.said(victim)
     run.kill_vault(victim)
+    run.proxy.delay_s = dict.fromkeys(BOTH, 0.0)
     run.proxy.resume()
 
 
