@@ -17,9 +17,10 @@ from ..parties.home import PartyHome
 from ..parties.network.message import Topic
 from .jobs import Job
 from .journal import Journal
-from .launch import LOG_FILE, join
+from .launch import join
 from .screen import Screen
 from .terminal import console, named_home, size_text
+from .vault_handle import LOG_FILE
 
 if TYPE_CHECKING:
     from ..parties.starts import Start

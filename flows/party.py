@@ -17,7 +17,8 @@ from prefect.cache_policies import NO_CACHE
 from ..parties.errors import InternalError, IsthmusError
 from ..parties.events import Phase
 from .jobs import Job
-from .launch import Here, Vault
+from .launch import Here
+from .vault_handle import Vault
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -24,10 +24,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..parties.consortium import consortium_of
-from ..parties.errors import InputError, plain_problem
+from ..parties.errors import InputError, PolicyRefusal, plain_problem
+from ..parties.events import Signed
 from ..parties.files import write_whole
 from ..parties.home import PartyHome
 from ..parties.identity import Identity
+from ..parties.pause import refuse_paused
 from ..parties.starts import Start, sign_start
 from ..parties.strict_yaml import yaml_text
 from .jobs import Job, _kind_of, _validated, _yaml
@@ -77,6 +79,18 @@ def sign_job(job: Job, home: PartyHome, *, folder: Path, days: int, runs: int) -
     if identity.public != consortium.key_of(home.name):
         raise InputError("roster.key_differs", party=home.name, field="identity key")
     return complete, sign_start(identity, consortium.name, complete.digest(), complete.kind, until=until, runs=runs)
+
+
+def sign_for_flow(job: Job, home: PartyHome) -> Signed:
+    """One run of a job signed for a day, as the member that a home is of lets its own flow have it.
+
+    Raises `PolicyRefusal` ``policy.signs``, ``policy.paused``, and what `sign_job` raises.
+    """
+    refuse_paused(home.folder, party=home.name)
+    if job.kind not in home.config.policy.signs:
+        raise PolicyRefusal("policy.signs", party=home.name, kind=job.kind)
+    _, start = sign_job(job, home, folder=home.folder / "runs", days=1, runs=1)
+    return Signed(consortium=start.consortium, until=start.until, nonce=start.nonce, signature=start.signature)
 
 
 def _job(content: Any, path: Path) -> Job:

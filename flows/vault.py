@@ -1,6 +1,6 @@
 """A vault's main: the process of one party that can read its rows and keys.
 
-It is commanded over one pipe (JSON lines, see `Command`) and answers with `PublicEvent`s, nothing else. It speaks to
+It is commanded over one pipe (JSON lines, see `orders`) and answers with `PublicEvent`s, nothing else. It speaks to
 its peers' vaults over channels. It imports no Prefect, its log goes to the party's own home, and it ends when the pipe
 does: a vault whose flow is gone leaves nothing running.
 """
@@ -20,46 +20,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ..parties.errors import InputError, InternalError, IsthmusError, PolicyRefusal
 from ..parties.events import Finished, Phase, Reachable, Started
 from ..parties.home import PartyHome
 from ..parties.ledger import Ledger
-from ..parties.network.channel import TIMEOUT_S
 from ..parties.pause import watch_pause
 from ..parties.reach import Reach, ReachByExchange, ReachBySockets, RunWays
-from ..parties.starts import Start
 from .jobs import Job, job_of
 from .kinds import room
+from .orders import Command, Open, Sign
 from .phases import Opening, Phases
 from .publisher import Publisher
+from .signed import sign_for_flow
 
 PAUSED_S = 1.0  # for telling the flow that the party is paused
 GOODBYE_S = 2.0  # for telling the peers, once the flow is gone
-RUN_PATTERN = r"^[a-z][a-z0-9_-]{0,79}$"
+_ORDER: TypeAdapter[Open | Sign] = TypeAdapter(Open | Sign)
 _log = logging.getLogger("isthmus.vault")
-
-
-class Open(BaseModel):
-    """The first line on the pipe: which job, which run."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    job: dict[str, Any]
-    start: Start | None = None
-    run: str = Field(pattern=RUN_PATTERN)
-    fresh: bool = False
-    by_exchange: bool = False
-    timeout_s: float = Field(default=TIMEOUT_S, gt=0)
-
-
-class Command(BaseModel):
-    """Every further line: the phase to do next."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    phase: Phase
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,13 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serving = Serving(options.home, ends, commands)
     threading.Thread(target=_listen, args=(control, commands, serving.let_go), daemon=True).start()
     try:
-        opening = Open.model_validate_json(commands.get())
-        job = job_of(opening.job)
+        opening = _ORDER.validate_json(commands.get())
+        job = job_of(opening.job if isinstance(opening, Open) else opening.sign)
     except (ValidationError, IsthmusError) as failure:
         _log.error("the first line is no job: %s", failure)
         problem = "what the flow said first is no job"
         Publisher(control.sendall, ()).failure(Phase.AGREE, InputError("job.invalid", problem=problem))
         return InputError.exit_code
+    if isinstance(opening, Sign):
+        return _sign(job, options.home, Publisher(control.sendall, {options.home.name}))
     tell = Publisher(control.sendall, job.aliases())
     watch_pause(options.home, lambda: _end_at_once(tell, options.home.name))
     return serving.serve(opening, job, tell)
@@ -160,6 +141,21 @@ def _reach(home: PartyHome, opening: Open, job: Job, ends: Mapping[str, int], te
         return ReachBySockets(run, {peer: socket.socket(fileno=number) for peer, number in ends.items()})
     peers = tuple(sorted({name for link in job.links if home.name in link for name in link} - {home.name}))
     return ReachByExchange(run, peers, exchange=job.exchange, on_state=lambda up: tell(Reachable(up=up)))
+
+
+def _sign(job: Job, folder: Path, tell: Publisher) -> int:
+    """Put the member's name under one run of a job, if its policy lets its flow have that; the exit code."""
+    try:
+        tell(sign_for_flow(job, PartyHome(folder)))
+    except IsthmusError as failure:
+        _log.error("sign: %s %s", failure, failure.detail)
+        tell.failure(Phase.AGREE, failure)
+        return failure.exit_code
+    except Exception:
+        _log.exception("sign: a fault of ours")
+        tell.failure(Phase.AGREE, InternalError("internal", party=folder.name))
+        return InternalError.exit_code
+    return 0
 
 
 def _end_at_once(tell: Publisher, party: str) -> None:

@@ -1,16 +1,18 @@
 """The words of every error, by its stable code: what happened, and what to do next.
 
 `errors` fills them with facts. A code's first word says which class raises it; once released, a code is not renamed.
-What only happens between members is in `catalogue_consortium`.
+What only happens between members is in `catalogue_consortium`, what in operation in `catalogue_operation`.
 """
 
 from __future__ import annotations
 
 from .catalogue_consortium import CONSORTIUM
+from .catalogue_operation import OPERATION
 from .words import Words
 
 CATALOGUE: dict[str, Words] = {
     **CONSORTIUM,
+    **OPERATION,
     # --- the job -----------------------------------------------------------------------------------------------------
     "job.missing": Words("there is no job file '{file}'", "check the path; `isthmus demo` makes an example"),
     "job.not_yaml": Words("the job file is not YAML (line {line})", "mend the line; `isthmus schema` helps an editor"),

@@ -96,6 +96,7 @@ _PREFIXES: tuple[tuple[str, type[IsthmusError]], ...] = (
     ("sum.", PeerFailure),
     ("peer.", PeerFailure),
     ("vault.", PeerFailure),
+    ("worker.", PeerFailure),
     ("exchange.port_taken", InputError),
     ("exchange.invalid", InputError),
     ("exchange.", PeerFailure),  # of a member's way to it

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter
+from pydantic import AfterValidator, AwareDatetime, Field, FiniteFloat, TypeAdapter
 
 from .catalogue import CATALOGUE
 from .errors import IsthmusError, error_of
+from .home import NAME_PATTERN
 from .network.message import Step, Topic
 from .released import Alias, CategorySummary, Cells, Natural, NumberSummary, Steps
 from .released import Event as _Event
@@ -190,6 +191,16 @@ class Fingerprint(_Event):
     value: Digest
 
 
+class Signed(_Event):
+    """The member has signed one run of a job: the parts of its `parties.starts.Start` that the flow does not know."""
+
+    event: Literal["signed"] = "signed"
+    consortium: Annotated[str, Field(pattern=NAME_PATTERN)]
+    until: AwareDatetime
+    nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+
+
 class Resumed(_Event):
     """The party goes on after an epoch, a round or a model of an earlier attempt, or reuses its alignment."""
 
@@ -248,6 +259,7 @@ PublicEvent = Annotated[
     | Traffic
     | Reachable
     | Fingerprint
+    | Signed
     | Resumed
     | Finished
     | Failed,

@@ -95,6 +95,11 @@ class Policy(BaseModel):
     approve: tuple[KindName, ...] = Field(
         default=(), description="Kinds of job that wait, each job anew, until a person approves it here."
     )
+    signs: tuple[KindName, ...] = Field(
+        default=(),
+        description="Kinds of job that are signed in this member's name, a run at a time, when they are started at the "
+        "Prefect server that its flows run on. Whoever reaches that server then starts jobs as this member.",
+    )
     purposes: tuple[str, ...] = Field(default=(), description="Purposes, word for word.")
     peers: tuple[str, ...] = Field(default=(), description="Parties it works with.")
     release: dict[str, Release] = Field(default_factory=dict, description="By dataset.")

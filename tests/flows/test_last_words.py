@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from isthmus.flows import launch
 from isthmus.flows.jobs import job_of
 from isthmus.flows.journal import Journal
+from isthmus.flows.orders import Open
+from isthmus.flows.vault_handle import Vault
 from isthmus.parties.errors import PeerFailure
 from isthmus.parties.events import Phase
 
@@ -41,9 +42,9 @@ def test_a_vault_that_ends_by_itself_is_not_cut_short(
     home = world.homes / "lab"
 
     async def run() -> None:
-        vault = launch.Vault("lab", job_of(world.job), Journal("test-job-1"))
+        vault = Vault("lab", job_of(world.job), Journal("test-job-1"))
         try:
-            await vault.start(home, None, "test-job-1", fresh=False, timeout_s=5, start=None)
+            await vault.start(home, None, Open(job=world.job, run="test-job-1", timeout_s=5))
             await vault.phase(Phase.CLOSE)
         except PeerFailure as failure:
             assert failure.code == "peer.gone"

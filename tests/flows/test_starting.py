@@ -179,7 +179,7 @@ def test_a_member_that_is_given_another_job_for_a_run_refuses_it(world: Any, fou
 
 
 def test_what_a_start_says_comes_with_the_vaults_first_line(founded: Consortium) -> None:
-    from isthmus.flows.vault import Open
+    from isthmus.flows.orders import Open
 
     start = _start(founded)
     job, _ = read_job_file(founded.signed)

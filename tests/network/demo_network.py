@@ -46,9 +46,11 @@ from isthmus.flows.hospitals import COORDINATOR, HOSPITALS, HOSPITALS_FILE, make
 from isthmus.flows.jobs import Job, load_job
 from isthmus.flows.journal import Journal
 from isthmus.flows.kinds.aligned import ALIGN_PHASES
-from isthmus.flows.launch import Vault, run_here
+from isthmus.flows.launch import run_here
+from isthmus.flows.orders import Open
 from isthmus.flows.signed import read_job_file
 from isthmus.flows.terminal import size_text
+from isthmus.flows.vault_handle import Vault
 from isthmus.parties.errors import IsthmusError
 from isthmus.parties.events import Count, Fingerprint, Metric, PublicEvent, parse
 from isthmus.parties.home import PartyHome
@@ -121,7 +123,8 @@ def align_member(file: Path, member: str, homes: Path) -> None:
     async def align() -> None:
         vault = Vault(member, job, journal)
         try:
-            await vault.start(homes / member, None, _run(job), fresh=False, timeout_s=TIMEOUT_S, start=start)
+            opening = Open(job=job.canonical(), run=_run(job), start=start, by_exchange=True, timeout_s=TIMEOUT_S)
+            await vault.start(homes / member, None, opening)
             for phase in ALIGN_PHASES:
                 await vault.phase(phase)
         finally:

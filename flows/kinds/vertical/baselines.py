@@ -28,7 +28,7 @@ from ....parties.errors import InternalError, IsthmusError, PolicyRefusal
 from ....parties.events import Finished, Phase, Progress, parse, public_failure
 from ....parties.home import PartyHome, find_home
 from ...journal import Journal
-from ...launch import environment
+from ...vault_handle import environment
 from .job import VerticalJob
 
 SIMULATION = "simulation"  # stands in the journal where a party would
