@@ -7,6 +7,7 @@ and finds what is wrong with it. No vault starts, no ledger row is written, no c
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,22 +80,29 @@ class Check:
         return first
 
 
-def check_job(job: Job, homes: Path, start: Start | None = None) -> Check:
+def check_job(
+    job: Job,
+    homes: Path,
+    start: Start | None = None,
+    *,
+    apart: bool = False,
+    stated: Mapping[str, int] | None = None,
+) -> Check:
     """Ask every member that has a home here what it would say to a job, and in a consortium to who has signed it.
 
     Members of a consortium have their homes elsewhere, and are not asked; without one, a home that is missing is a
-    mistake.
+    mistake, unless homes are known to be `apart`. `stated` are rows of members that no home here tells of.
     """
     kind = room(job.kind, "check")
     here = [member for member in job.members if (homes / member / PARTY_FILE).is_file()]
-    apart = any((homes / member / PIN_FILE).is_file() for member in here)
+    apart = apart or any((homes / member / PIN_FILE).is_file() for member in here)
     asked = tuple(
         _ask(job, homes, member, start)
         if member in here or not apart
         else Asked(member, job.role(member), None, (), None, None, (), elsewhere=True)
         for member in job.members
     )
-    rows = {answer.party: answer.rows for answer in asked}
+    rows = {one.party: (stated or {}).get(one.party) if one.rows is None else one.rows for one in asked}
     return Check(asked, tuple(kind.leaving(job, rows)), tuple(kind.learns(job)))
 
 

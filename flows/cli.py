@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from ..parties.errors import InputError, InternalError, IsthmusError
-from . import cli_consortium, cli_look, cli_starts, running, terminal
+from . import cli_consortium, cli_explain, cli_look, cli_starts, running, terminal
 from .cli_exchange import exchange
 from .options import Flag, Homes, Json, Runs
 
@@ -30,6 +30,7 @@ for group in (cli_look.audit, cli_consortium.init, cli_consortium.consortium, ex
     app.command(group)
 for command in (cli_look.runs, cli_look.keys, cli_look.schema, cli_starts.sign, cli_starts.approve, cli_starts.pause):
     app.command(command)
+app.command(cli_explain.explain)
 
 
 @app.command

@@ -81,7 +81,7 @@ def _print_check(check: Check) -> None:
             verdict,
         )
     leaving = Table("from", "to", "topic", "what", "at most", box=None)
-    for sender, receiver, item in _alike(check.leaving):
+    for sender, receiver, item in alike(check.leaving):
         nbytes = "?" if item.nbytes is None else size_text(item.nbytes)
         leaving.add_row(sender, receiver, item.topic.value, item.what, nbytes)
     learns = Table("who", "learns", box=None)
@@ -112,7 +112,7 @@ def difference_text(party: str, column: str, what: str) -> str:
     return f"[red]✗[/] {party}: column '{escape(column)}' {words[what]}"
 
 
-def _alike(items: Sequence[Leaving]) -> Iterator[tuple[str, str, Leaving]]:
+def alike(items: Sequence[Leaving]) -> Iterator[tuple[str, str, Leaving]]:
     """What leaves, with its senders and receivers in words: one line for what many send, or get, alike."""
     of_one: dict[tuple[object, ...], list[Leaving]] = {}
     for item in items:

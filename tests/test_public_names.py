@@ -91,6 +91,7 @@ COMMANDS = [
     "consortium verify",
     "demo",
     "exchange start",
+    "explain",
     "init coordinator",
     "init exchange",
     "init party",

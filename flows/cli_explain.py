@@ -1,0 +1,69 @@
+"""`isthmus explain`: what people read before they say yes or no to a job."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..parties.errors import InputError
+from .options import Homes, Json, Runs
+from .terminal import console
+
+
+def explain(
+    job: Path,
+    *,
+    homes: Homes = Path("homes"),
+    runs: Runs = Path("runs"),
+    rows: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    html: Path | None = None,
+    json: Json = False,
+) -> None:
+    """One page before a run: what leaves, who learns what, what hides it from whom, what is kept. Nothing leaves.
+
+    For a security officer and a lawyer. Members whose homes are here are asked, as `isthmus check` does; the others are
+    not, and it also works with no home at all.
+
+    Example: isthmus explain job.yaml --rows lab=3500 --rows insurer=4000 --html job.html
+
+    Parameters
+    ----------
+    job
+        The job file, signed or not.
+    rows
+        How many rows a member brings whose home is not here, as MEMBER=COUNT: what leaves depends on it.
+    html
+        Write the page here as well, as one HTML file.
+    """
+    from .explain import explain_job, facts
+    from .signed import read_job_file
+
+    loaded, start = read_job_file(job)
+    found = explain_job(loaded, homes, start, runs=runs, stated=_counts(rows))
+    if html is not None:
+        from ..parties.files import write_whole
+        from .explain_page import html_page
+
+        write_whole(html, html_page(found).encode())
+    if json:
+        sys.stdout.write(json_module.dumps(facts(found)) + "\n")
+        return
+    from .explain_page import text_page
+
+    console.print(text_page(found), end="", soft_wrap=True, markup=False)
+
+
+def _counts(words: Sequence[str]) -> dict[str, int]:
+    """`lab=3500` → lab: 3500."""
+    found = {}
+    for word in words:
+        name, _, count = word.partition("=")
+        if not count.isdecimal() or not 1 <= len(count) <= 12 or int(count) == 0:
+            raise InputError("job.invalid", problem=f"'{word}' is not MEMBER=COUNT", where="--rows")
+        found[name] = int(count)
+    return found
