@@ -31,6 +31,7 @@ for group in (cli_look.audit, cli_consortium.init, cli_consortium.consortium, ex
 for command in (cli_look.runs, cli_look.keys, cli_look.schema, cli_starts.sign, cli_starts.approve, cli_starts.pause):
     app.command(command)
 app.command(cli_explain.explain)
+app.command(cli_explain.describe)
 
 
 @app.command

@@ -1,4 +1,4 @@
-"""`isthmus explain`: what people read before they say yes or no to a job."""
+"""`isthmus explain`, `describe` and `rehearse`: what people do before a run, when the other homes are elsewhere."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..parties.errors import InputError
-from .options import Homes, Json, Runs
-from .terminal import console
+from .options import Flag, Homes, Json, Runs
+from .terminal import console, named_home
 
 
 def explain(
@@ -56,6 +56,54 @@ def explain(
     from .explain_page import text_page
 
     console.print(text_page(found), end="", soft_wrap=True, markup=False)
+
+
+def describe(
+    party: str,
+    *,
+    homes: Homes = Path("homes"),
+    out: Path | None = None,
+    with_rows: Flag = False,
+    with_categories: Flag = False,
+    json: Json = False,
+) -> None:
+    """Write down what a party's datasets look like, to hand over for a rehearsal: names and types, no row, no value.
+
+    It holds what the policy releases and nothing else. The file is printed: read it before you hand it over.
+
+    Example: isthmus describe lab
+
+    Parameters
+    ----------
+    party
+        The party whose home is here.
+    out
+        Where the file is written; PARTY.schema.yaml if not named.
+    with_rows
+        Also say how many rows there are, rounded up to a power of ten.
+    with_categories
+        Also name the levels of categories that at least as many rows have as the policy's floors say.
+    """
+    from ..parties.files import write_whole
+    from ..parties.home import PartyHome
+    from .schema_of import SUFFIX, schema_text
+    from .schema_of import describe as shapes_of
+
+    schema = shapes_of(PartyHome(named_home(homes, party)), rows=with_rows, levels=with_categories)
+    file = out or Path(f"{party}{SUFFIX}")
+    text = schema_text(schema)
+    write_whole(file, text.encode(), party=party)
+    if json:
+        sys.stdout.write(json_module.dumps({"file": str(file), **schema.model_dump(mode="json")}) + "\n")
+        return
+    console.print(
+        text.rstrip(),
+        "",
+        f"file  {file}: this is all that it holds; hand it over to whoever rehearses",
+        sep="\n",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def _counts(words: Sequence[str]) -> dict[str, int]:

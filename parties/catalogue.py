@@ -113,6 +113,21 @@ CATALOGUE: dict[str, Words] = {
         "parties whose data differ from the columns that the job names: {count}",
         "see the list above: mend the parties' SQL, types or units, or the job's columns",
     ),
+    "schema.invalid": Words(
+        "{party}'s schema file is wrong at '{field}': {problem}",
+        "write it anew at {party}: `isthmus describe {party}`",
+    ),
+    "schema.missing": Words(
+        "neither a home nor a schema file of {party} is here",
+        "at {party}: `isthmus describe {party} --out {party}.schema.yaml`; put that file into a folder here and name "
+        "the folder with --schemas",
+    ),
+    "schema.empty": Words(
+        "{party}'s policy releases no dataset, so there is nothing to describe", "write `release:` in its party.yaml"
+    ),
+    "rehearsal.folder": Words(
+        "the folder to keep a rehearsal in is not empty", "name another one with --keep, or remove what is in it"
+    ),
     "model.unknown": Words(
         "{party} cannot import the job's own model", "install the package that holds it at {party}; see its log"
     ),

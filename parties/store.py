@@ -46,11 +46,15 @@ class Store:
         self._dataset = home.config.datasets[dataset]
         self.sql_digest = hashlib.sha256(self._dataset.sql.encode()).hexdigest()
 
-    def kinds(self) -> dict[str, ColumnKind | None]:
-        """The dataset's columns and what kind of feature each can be (None: neither number nor text). Reads no row."""
+    def types(self) -> dict[str, str]:
+        """The dataset's columns and what DuckDB calls their types; of an ENUM that holds its values. Reads no row."""
         with self._connection() as connection:
             rows = self._run(connection, f"DESCRIBE SELECT * FROM {self._query}").fetchall()
-        return {row[0]: self._dataset.types.get(row[0]) or _kind(row[1]) for row in rows}
+        return {row[0]: row[1] for row in rows}
+
+    def kinds(self) -> dict[str, ColumnKind | None]:
+        """The dataset's columns and what kind of feature each can be (None: neither number nor text). Reads no row."""
+        return {name: self._dataset.types.get(name) or _kind(found) for name, found in self.types().items()}
 
     def row_ids(self) -> NDArray[Any]:
         """Every row's id as text, sorted, shape ``(rows,)``.

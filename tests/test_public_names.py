@@ -90,6 +90,7 @@ COMMANDS = [
     "consortium sign",
     "consortium verify",
     "demo",
+    "describe",
     "exchange start",
     "explain",
     "init coordinator",
