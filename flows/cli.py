@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from ..parties.errors import InputError, InternalError, IsthmusError
-from . import cli_consortium, cli_explain, cli_look, cli_starts, running, terminal
+from . import cli_consortium, cli_explain, cli_look, cli_operate, cli_starts, running, terminal
 from .cli_exchange import exchange
 from .options import Flag, Homes, Json, Runs
 
@@ -26,12 +26,18 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,  # `main` says what to do next
 )
-for group in (cli_look.audit, cli_consortium.init, cli_consortium.consortium, exchange):
+for group in (
+    *(cli_look.audit, cli_consortium.init, cli_consortium.consortium, exchange),
+    *(cli_operate.party, cli_operate.coordinator, cli_operate.vault),
+):
     app.command(group)
-for command in (cli_look.runs, cli_look.keys, cli_look.schema, cli_starts.sign, cli_starts.approve, cli_starts.pause):
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    *(cli_look.runs, cli_look.keys, cli_look.schema, cli_starts.sign, cli_starts.approve, cli_starts.pause),
+    *(cli_explain.explain, cli_explain.describe, cli_explain.rehearse),
+    *(cli_operate.up, cli_operate.submit, cli_operate.status),
+)
+for command in _COMMANDS:
     app.command(command)
-app.command(cli_explain.explain)
-app.command(cli_explain.describe)
 
 
 @app.command

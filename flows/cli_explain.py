@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from ..parties.errors import InputError
 from .options import Flag, Homes, Json, Runs
@@ -104,6 +105,53 @@ def describe(
         soft_wrap=True,
         markup=False,
     )
+
+
+def rehearse(
+    job: Path,
+    *,
+    homes: Homes = Path("homes"),
+    schemas: Path | None = None,
+    rows: Annotated[int | None, Parameter(validator=Number(gte=20, lte=100_000))] = None,
+    overlap: Annotated[float, Parameter(validator=Number(gt=0, lte=1))] = 0.6,
+    seed: Annotated[int, Parameter(validator=Number(gte=0))] = 1,
+    keep: Path | None = None,
+    runs: Annotated[
+        Path, Parameter(name="--runs", help="Folder for the reports of rehearsals.", show_default=True)
+    ] = Path("rehearsals"),
+    finished: Annotated[
+        Path, Parameter(name="--finished", env_var="ISTHMUS_RUNS", help="Folder with the finished real runs.")
+    ] = Path("runs"),
+    json: Json = False,
+) -> None:
+    """The whole job on synthetic rows, every party a process on this machine; then what a real run still needs.
+
+    What rows look like comes from the schema file of each party, which `isthmus describe` writes there, or from its
+    home here, of which column types are read and no row. The numbers of a rehearsal mean nothing.
+
+    Example: isthmus rehearse job.yaml --schemas schemas
+
+    Parameters
+    ----------
+    job
+        The job file, signed or not.
+    schemas
+        Folder with PARTY.schema.yaml for the parties whose homes are elsewhere; such a file comes before a home.
+    rows
+        Synthetic rows a party; 500, or as many as the job's floors take.
+    overlap
+        The share of them that are about persons whom all parties know.
+    seed
+        Draws other rows.
+    keep
+        An empty folder to leave the synthetic homes in.
+    """
+    from .rehearsal import plan, rehearse_and_show
+    from .signed import read_job_file
+
+    loaded, start = read_job_file(job)
+    found = plan(loaded, homes, schemas=schemas, rows=rows, overlap=overlap, start=start, runs=finished)
+    rehearse_and_show(found, runs=runs, keep=keep, overlap=overlap, seed=seed, json=json)
 
 
 def _counts(words: Sequence[str]) -> dict[str, int]:

@@ -132,7 +132,9 @@ policy:                             # what is not allowed here is refused
   kinds: [$kind]
   purposes: [mortality risk at admission]
   peers: [insurer]
-  starts: {insurer: {$kind: 20 per day}}  # in a consortium: whose signature starts which jobs, and how often
+  starts:                           # in a consortium: whose signature starts which jobs, and how often
+    insurer: {$kind: 20 per day}
+    coordinator: {$kind: 100 per day}   # of `isthmus up`: it signs what is started in the Prefect UI
   release:
     results:
       columns: [meanbp, wblc, hrt, resp, temp, pafi, alb, bili, crea, sod, ph, glucose, bun, urine, scoma]
@@ -158,7 +160,9 @@ policy:                             # what is not allowed here is refused
   kinds: [vertical, transfer]
   purposes: [mortality risk at admission]
   peers: [lab, clinic]
-  starts: {insurer: {vertical: 20 per day, transfer: 20 per day}}  # in a consortium: whose signature starts which jobs
+  starts:                           # in a consortium: whose signature starts which jobs, and how often
+    insurer: {vertical: 20 per day, transfer: 20 per day}
+    coordinator: {vertical: 100 per day, transfer: 100 per day}   # of `isthmus up`: it signs what is started in the UI
   max_embedding: 32                       # numbers that may tell a clinic of each shared patient; 1 is a score
   release:
     members:

@@ -180,7 +180,7 @@ policy:                             # what is not allowed here is refused
   purposes: [mortality risk at admission, overview of admissions]
   peers: [$peers]
   starts:                           # in a consortium: whose signature starts which jobs, and how often
-    coordinator: {horizontal: 20 per day, statistics: 20 per day}
+    coordinator: {horizontal: 100 per day, statistics: 100 per day}
     $name: {finetune: 20 per day}
   release:
     admissions:                     # race, income and edu are in the table and are not released
@@ -209,7 +209,8 @@ policy:                             # what is not allowed here is refused
   kinds: [horizontal, statistics]
   purposes: [mortality risk at admission, overview of admissions]
   peers: [$peers]
-  starts: {coordinator: {horizontal: 20 per day, statistics: 20 per day}}  # in a consortium: whose signature, how often
+  starts: {coordinator: {horizontal: 100 per day, statistics: 100 per day}}  # in a consortium: whose signature
+  signs: [horizontal, statistics]   # in a consortium: what is started in the Prefect UI is signed in its name
   max_rounds: 100
   publish: [counts, metrics, curves]      # what the Prefect server and the report may be told
 

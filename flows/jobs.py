@@ -172,12 +172,12 @@ def _validated(cls: type[J], content: Any, path: Path) -> J:
     try:
         return cls.model_validate(content)
     except ValidationError as failure:
-        field, problem = _first_problem(failure)
+        field, problem = first_problem(failure)
         where = ", ".join(filter(None, (path.name, field)))
         raise InputError("job.invalid", problem=problem, where=where) from failure
 
 
-def _first_problem(failure: ValidationError) -> tuple[str, str]:
+def first_problem(failure: ValidationError) -> tuple[str, str]:
     """The field and the words of the first error: where a field may be of several kinds, of the one that was named."""
     errors = failure.errors(include_url=False, include_input=False)
     kinds = [error for error in errors if error["type"] == "literal_error" and error["loc"][-1] == "kind"]

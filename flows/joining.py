@@ -20,7 +20,7 @@ from .journal import Journal
 from .launch import join
 from .screen import Screen
 from .terminal import console, named_home, size_text
-from .vault_handle import LOG_FILE
+from .vault_log import LOG_FILE
 
 if TYPE_CHECKING:
     from ..parties.starts import Start

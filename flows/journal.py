@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,20 @@ from typing import TypeVar
 from ..parties.events import PublicEvent
 
 E = TypeVar("E")
+_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+def log_to_stderr() -> None:
+    """Say on stderr what this process does, whatever Prefect sets for the loggers of others."""
+    ours = logging.getLogger("isthmus")
+    if not ours.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter(_FORMAT))
+        ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+
+
 Listener = Callable[[str, PublicEvent], None]
 
 

@@ -66,11 +66,13 @@ class Here:
         await asyncio.gather(*(vault.stop() for vault in self.vaults.values()))
 
 
-async def together(job: Job, run_member: Callable[[str], Awaitable[object]]) -> dict[str, BaseException]:
+async def together(
+    job: Job, run_member: Callable[[str], Awaitable[object]], errors: dict[str, IsthmusError] | None = None
+) -> dict[str, BaseException]:
     """Run every member's side at once; the first failure of one that is essential cancels the rest.
 
     Returns the failures of those that the job went on without. Raises the error that explains the failure best: when
-    one member stops, its peers also fail, a little later and with less to say.
+    one member stops, its peers also fail, a little later and with less to say. `errors` is given each member's own.
     """
     tasks: dict[asyncio.Future[object], str] = {
         asyncio.ensure_future(run_member(member)): member for member in job.members
@@ -82,6 +84,8 @@ async def together(job: Job, run_member: Callable[[str], Awaitable[object]]) -> 
         for task in done:
             if (error := task.exception()) is not None:
                 failures[tasks[task]] = error
+                if errors is not None and isinstance(error, IsthmusError):
+                    errors[tasks[task]] = error
         return not failures.keys() & job.essential
 
     pending = set(tasks)

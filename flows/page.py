@@ -22,12 +22,13 @@ def page(summary: Summary) -> str:
         ("Time", _time(summary)),
         ("For an auditor", _digests(summary)),
     ]
+    notes = [*([summary["rehearsal"]] if "rehearsal" in summary else []), *kind.notes(summary)]
     return PAGE.substitute(
         title=escape(job.name),
         purpose=escape(job.purpose),
         headline=escape(headline(summary)),
         facts=" · ".join(map(escape, _facts(summary))),
-        notes="".join(f'<p class="note">{escape(note)}</p>' for note in kind.notes(summary)),
+        notes="".join(f'<p class="note">{escape(note)}</p>' for note in notes),
         sections="".join(f"<section><h2>{title}</h2>{body}</section>" for title, body in sections if body),
     )
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
 
+from ..parties.errors import IsthmusError
 from ..parties.events import Count, Fingerprint, Finished, Phase, Resumed, Traffic
 from ..parties.files import write_whole
 from .jobs import Job, job_of
@@ -121,6 +123,18 @@ def markdown(summary: Summary) -> str:
         f"Next: `isthmus runs {run}` shows this again, `report.html` in the run's folder shows more, and every party "
         "can check what left it: `isthmus audit show PARTY`.",
     ]
+    return "\n".join(lines) + "\n"
+
+
+def failure_markdown(job: Job, run: str, error: IsthmusError, errors: Mapping[str, IsthmusError]) -> str:
+    """The artifact of a run that failed: the error that explains it best, and each member's own."""
+    lines = [f"# {cell(job.name)}", "", f"**{cell(str(error))}**", "", f"Next: {cell(error.next)}", ""]
+    lines += ["| member | error | next |", "| --- | --- | --- |"]
+    for member in job.members:
+        own = errors.get(member)
+        what, next_step = (cell(str(own)), cell(own.next)) if own else ("stopped with the others", "")
+        lines.append(f"| {member} | {what} | {next_step} |")
+    lines += ["", f"Run `{run}` can be started again: it goes on where it stopped. Nothing half-finished is a result."]
     return "\n".join(lines) + "\n"
 
 

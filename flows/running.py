@@ -39,6 +39,11 @@ def prepare_prefect(homes: Path, runs: Path, *, quiet: bool = True) -> None:
     Prefect's log.
     """
     os.environ["ISTHMUS_HOMES"], os.environ["ISTHMUS_RUNS"] = str(homes.resolve()), str(runs.resolve())
+    set_prefect_defaults(quiet=quiet)
+
+
+def set_prefect_defaults(*, quiet: bool = True) -> None:
+    """What of Prefect's settings is ours to choose, unless somebody has chosen already."""
     defaults = {
         "PREFECT_LOGGING_TO_API_ENABLED": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -80,15 +85,15 @@ def run_and_show(
     with ExitStack() as stack:
         with out.status("starting Prefect"):
             server = stack.enter_context(_server())
-            from . import coordinate  # while it starts
+            from . import attempt, coordinate  # while it starts
             from .report import closing_lines, text_table
 
             if server is not None:
                 server.wait()
-        coordinate.LISTENERS.set((screen,))
-        coordinate.START.set(start)
+        attempt.LISTENERS.set((screen,))
         with screen.showing():
-            options = {"baselines": True} if baselines else {}
+            options: dict[str, Any] = {"baselines": True} if baselines else {}
+            options["signature"] = start.model_dump_json() if start else ""
             model = asyncio.run(coordinate.flow_of(job.kind)(job, fresh=fresh, **options))
         folder = runs / model.run
         if json:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import filelock
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from ..parties.errors import InputError, IsthmusError, disk_errors
 from ..parties.files import write_whole
@@ -42,6 +42,7 @@ class RunRecord(BaseModel):
     started: AwareDatetime
     ended: AwareDatetime | None = None
     error: str | None = None
+    errors: dict[str, str] = Field(default_factory=dict)  # each member's own, by its code
 
 
 @dataclass
@@ -50,17 +51,21 @@ class OpenRun:
 
     folder: Path
     record: RunRecord
+    fresh: bool = False  # it starts over
 
     @property
     def name(self) -> str:
         """The run's id."""
         return self.record.run
 
-    def save(self, status: Status, error: IsthmusError | None = None) -> None:
+    def save(
+        self, status: Status, error: IsthmusError | None = None, errors: Mapping[str, IsthmusError] | None = None
+    ) -> None:
         """Write `run.json`, whole or not at all."""
         self.record.status = status
         self.record.ended = datetime.now(UTC)
         self.record.error = error.code if error else None
+        self.record.errors = {member: each.code for member, each in (errors or {}).items()}
         _write(self.folder, self.record)
 
 
@@ -110,7 +115,7 @@ def open_run(root: Path, job: Job, *, fresh: bool = False) -> Iterator[OpenRun]:
     try:
         record.attempts += 1
         _write(folder, record)
-        yield OpenRun(folder, record)
+        yield OpenRun(folder, record, fresh)
     finally:
         lock.release()
 

@@ -90,7 +90,7 @@ def sign_for_flow(job: Job, home: PartyHome) -> Signed:
     if job.kind not in home.config.policy.signs:
         raise PolicyRefusal("policy.signs", party=home.name, kind=job.kind)
     _, start = sign_job(job, home, folder=home.folder / "runs", days=1, runs=1)
-    return Signed(consortium=start.consortium, until=start.until, nonce=start.nonce, signature=start.signature)
+    return Signed(until=int(start.until.timestamp()), nonce=start.nonce, signature=start.signature)
 
 
 def _job(content: Any, path: Path) -> Job:

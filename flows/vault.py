@@ -34,6 +34,7 @@ from .orders import Command, Open, Sign
 from .phases import Opening, Phases
 from .publisher import Publisher
 from .signed import sign_for_flow
+from .vault_log import open_log
 
 PAUSED_S = 1.0  # for telling the flow that the party is paused
 GOODBYE_S = 2.0  # for telling the peers, once the flow is gone
@@ -59,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     threading.Thread(target=_listen, args=(control, commands, serving.let_go), daemon=True).start()
     try:
         opening = _ORDER.validate_json(commands.get())
+        try:
+            _log_to(options.home, opening.run)
+        except IsthmusError as failure:
+            Publisher(control.sendall, {options.home.name}).failure(Phase.AGREE, failure)
+            return failure.exit_code
         job = job_of(opening.job if isinstance(opening, Open) else opening.sign)
     except (ValidationError, IsthmusError) as failure:
         _log.error("the first line is no job: %s", failure)
@@ -141,6 +147,14 @@ def _reach(home: PartyHome, opening: Open, job: Job, ends: Mapping[str, int], te
         return ReachBySockets(run, {peer: socket.socket(fileno=number) for peer, number in ends.items()})
     peers = tuple(sorted({name for link in job.links if home.name in link for name in link} - {home.name}))
     return ReachByExchange(run, peers, exchange=job.exchange, on_state=lambda up: tell(Reachable(up=up)))
+
+
+def _log_to(home: Path, run: str) -> None:
+    """From here on, whatever this process says goes into the party's own file, whatever library says it."""
+    log = open_log(home, run)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.close(log)
 
 
 def _sign(job: Job, folder: Path, tell: Publisher) -> int:

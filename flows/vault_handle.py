@@ -18,15 +18,15 @@ from typing import Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from ..parties.errors import PeerFailure, disk_errors
+from ..parties.errors import PeerFailure
 from ..parties.events import Failed, Finished, Phase, PublicEvent, Signed, parse
 from ..parties.network.local import socket_pair
 from .jobs import Job
 from .journal import Journal
 from .orders import Command, Open, Sign
+from .vault_log import open_log
 
 STOP_S = 5.0
-LOG_FILE = "vault.log"  # in the home's folder of a run
 LINE_NBYTES = 4 * 1024 * 1024  # of one event: a histogram is the longest
 
 
@@ -222,14 +222,6 @@ def vault_words(home: Path, control: socket.socket, ends: Mapping[str, socket.so
     # -P, or whoever can write into the folder that we are in could have its code run here
     module = [sys.executable, "-P", "-m", "isthmus.flows.vault"]
     return [*module, "--home", str(home), "--control", str(control.fileno()), *peers]
-
-
-def open_log(home: Path, run: str) -> int:
-    """The party's own file, for whatever its vault says, whatever library says it."""
-    path = home / "runs" / run / LOG_FILE
-    with disk_errors(home.name):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
 def environment() -> dict[str, str]:

@@ -33,6 +33,8 @@ OPERATION: dict[str, Words] = {
     "vault.busy": Words(
         "{party}'s vault has as many jobs as it takes at once", "wait for one to end, then start the job again"
     ),
+    "vault.user": Words("this machine has no user or group '{user}'", "name one that is there, or its number"),
+    "up.ports": Words("no port from {port} on is free on this machine", "name another with --port"),
     "coordinator.alone": Words(
         "{party} belongs to no consortium, so it has nobody to coordinate",
         "`isthmus consortium accept ROSTER {party}`; docs/deploy.md goes through it",

@@ -95,6 +95,7 @@ _PREFIXES: tuple[tuple[str, type[IsthmusError]], ...] = (
     ("rounds.", PeerFailure),
     ("sum.", PeerFailure),
     ("peer.", PeerFailure),
+    ("vault.user", InputError),
     ("vault.", PeerFailure),
     ("worker.", PeerFailure),
     ("exchange.port_taken", InputError),

@@ -12,11 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, AwareDatetime, Field, FiniteFloat, TypeAdapter
+from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter
 
 from .catalogue import CATALOGUE
 from .errors import IsthmusError, error_of
-from .home import NAME_PATTERN
 from .network.message import Step, Topic
 from .released import Alias, CategorySummary, Cells, Natural, NumberSummary, Steps
 from .released import Event as _Event
@@ -195,8 +194,7 @@ class Signed(_Event):
     """The member has signed one run of a job: the parts of its `parties.starts.Start` that the flow does not know."""
 
     event: Literal["signed"] = "signed"
-    consortium: Annotated[str, Field(pattern=NAME_PATTERN)]
-    until: AwareDatetime
+    until: Natural  # seconds since 1970, UTC
     nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 
