@@ -58,6 +58,7 @@ PUBLIC = {
     "isthmus.flows.kinds.statistics": [],
     "isthmus.flows.kinds.transfer": [],
     "isthmus.flows.kinds.vertical": [],  # its rooms are asked for by name: see isthmus.flows.kinds
+    "isthmus.flows.workers": [],
     "isthmus.flows": [
         "FinetuneJob",
         "HorizontalJob",
@@ -89,6 +90,7 @@ COMMANDS = [
     "consortium revoke",
     "consortium sign",
     "consortium verify",
+    "coordinator start",
     "demo",
     "describe",
     "exchange start",
@@ -98,12 +100,18 @@ COMMANDS = [
     "init party",
     "join",
     "keys",
+    "party start",
     "pause",
+    "rehearse",
     "run",
     "runs",
     "schema",
     "serve",
     "sign",
+    "status",
+    "submit",
+    "up",
+    "vault start",
 ]
 
 

@@ -5,3 +5,5 @@ of its answers; `worker` polls a pool and keeps the states of its runs; `party` 
 `coordinator` starts the coordinating flows, each in a process of its own (`coordinating`); `members` is the other side
 of `party`: how a coordinating flow has its members' workers do their part, and hears of it.
 """
+
+__all__: list[str] = []
