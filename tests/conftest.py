@@ -68,7 +68,7 @@ def transfer_world(copies: Any, tmp_path: Path) -> TransferWorld:
     return copies(TransferWorld, tmp_path)
 
 
-NEED_A_SERVER = ("test_prefect.py", "test_planted.py")
+NEED_A_SERVER = ("test_prefect.py", "test_planted.py", "test_rehearsal_prefect.py")
 LONGEST_FIRST = (*NEED_A_SERVER, "test_packaging.py", "test_star_runs.py", "test_baselines.py", "test_equality.py")
 
 

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import json
+from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from isthmus.flows import running
+from isthmus.flows.cli import main
 from isthmus.flows.demo import make_homes as make_demo_homes
-from isthmus.flows.jobs import load_job
+from isthmus.flows.jobs import Job, load_job
+from isthmus.flows.journal import Journal
 from isthmus.flows.kinds import KINDS
-from isthmus.flows.rehearsal import BANNER, Rehearsal, plan, rehearse_and_show
+from isthmus.flows.rehearsal import BANNER, Rehearsal, plan
 from isthmus.flows.rehearsal_homes import make_homes, shape_of
 from isthmus.flows.rehearsal_needs import amended
+from isthmus.flows.report import summarise, write_report
+from isthmus.flows.runs import open_run
 from isthmus.flows.schema_of import PartySchema, describe, schema_text
-from isthmus.parties.errors import InputError, IsthmusError, PolicyRefusal
+from isthmus.parties.errors import InputError, PolicyRefusal
 from isthmus.parties.events import Chosen, Count, Finished, Metric, Phase
 from isthmus.parties.home import PartyHome
 from isthmus.parties.policy import Policy
 from isthmus.parties.store import Store
 
 from ..world import World
-from .conftest import Server
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = {
@@ -64,6 +66,10 @@ def _made(world: Any, *, rows: int = 150, overlap: float = 0.6, seed: int = 1, *
     return made, Rehearsal(job, found.shapes, (*found.notes, *unlike), found.needs, rows)
 
 
+def _shared(journal: Journal) -> int:
+    return next(event.value for _, event in journal.of(Count) if event.name == "shared")
+
+
 def _schemas(world: Any, *parties: str) -> Path:
     """Schema files of some parties, whose homes are gone."""
     folder = world.folder / "schemas"
@@ -97,12 +103,12 @@ def test_a_job_of_every_kind_runs_to_its_end_on_synthetic_rows(kind: str, reques
         assert len(list(journal.of(Chosen))) == 1
 
 
-def test_a_model_finds_something_to_learn_and_more_with_the_columns_of_others(world: Any) -> None:
+def test_a_model_finds_something_to_learn(world: Any) -> None:
     world.job["training"] |= {"epochs": 20, "patience": 20}
     made, found = _made(world, rows=500)
     journal = made.run_inside(found.job.run_name(1))
     aucs = [event.value for _, event in journal.of(Metric) if (event.name, event.part) == ("auc", "test")]
-    assert [event.value for _, event in journal.of(Count) if event.name == "shared"][0] == pytest.approx(300, abs=6)
+    assert _shared(journal) == pytest.approx(300, abs=15)  # some are mistyped in both passes
     assert aucs[0] > 0.7
 
 
@@ -145,8 +151,10 @@ def test_synthetic_columns_have_the_types_that_the_schema_says(world: Any) -> No
     identifiers = {"national_id": {}, "names": {"columns": 2}, "birth_date": {"format": "%d.%m.%Y"}}
     dataset = {"columns": {**columns, 'g"; DROP': levels}, "identifiers": identifiers}
     schema = PartySchema.model_validate({"party": "lab", "datasets": {"results": dataset}})
-    shapes = {"lab": shape_of(world.load_job(), "lab", schema)}
-    job, _ = make_homes(world.folder / "made", world.load_job(), {**shapes}, rows=80, overlap=0.5, seed=1)
+    job = world.load_job()
+    insurer = describe(PartyHome(world.homes / "insurer"))
+    shapes = {"insurer": shape_of(job, "insurer", insurer), "lab": shape_of(job, "lab", schema)}
+    make_homes(world.folder / "made", job, shapes, rows=80, overlap=0.5, seed=1)
     store = Store(PartyHome(world.folder / "made" / "lab"), "results")
     types = ["BIGINT", "DOUBLE", "BIGINT", "BOOLEAN", "VARCHAR", "DATE", "TIME", "VARCHAR"]
     assert list(store.types().values())[:8] == types
@@ -173,7 +181,7 @@ def test_one_seed_draws_the_same_rows_and_another_other_ones(world: Any) -> None
 def test_the_overlap_is_what_was_asked_for(world_of_three: Any) -> None:
     made, found = _made(world_of_three, rows=200, overlap=0.25)
     journal = made.run_inside(found.job.run_name(1), phases=[Phase.AGREE, Phase.ALIGN, Phase.CLOSE])
-    assert [event.value for _, event in journal.of(Count) if event.name == "shared"][0] == pytest.approx(50, abs=4)
+    assert _shared(journal) == pytest.approx(50, abs=4)
 
 
 # --- what would be refused, and what stops as it would in a real run --------------------------------------------------
@@ -226,7 +234,7 @@ def test_identifiers_that_cannot_match_are_named(world: Any) -> None:
 def test_as_many_rows_are_made_as_the_jobs_floor_takes(world: Any) -> None:
     world.job["align"]["at_least"] = 900
     assert plan(world.load_job(), world.homes, overlap=0.5).rows == 2700
-    with pytest.raises(InputError, match="an overlap of 0.5 the job's floors take 2,700 rows a party, not 600"):
+    with pytest.raises(InputError, match=r"an overlap of 0\.5 the job's floors take 2,700 rows a party, not 600"):
         plan(world.load_job(), world.homes, rows=600, overlap=0.5)
     world.job["align"]["at_least"] = 20
     assert plan(world.load_job(), world.homes).rows == 500
@@ -304,52 +312,69 @@ def test_the_homes_of_the_demo_lack_nothing(tmp_path: Path) -> None:
     assert (found.needs, found.notes) == ((), ())
 
 
-# --- the command -----------------------------------------------------------------------------------------------------
+# --- the command: `test_rehearsal_prefect` runs it whole ----------------------------------------------------------------
 
 
-def test_the_command_runs_the_job_marks_its_report_and_removes_the_homes(world: Any, server: Server) -> None:
-    schemas = _schemas(world, "lab")
-    words = ["rehearse", str(world.job_file()), "--schemas", str(schemas), "--rows", "120"]
-    temporary = world.folder / "temporary"
-    temporary.mkdir()
-    done = world.command(*words, env={**server.env, "TMPDIR": str(temporary)})
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count(BANNER) == 2
-    assert "what a real run still needs:" in done.stdout
-    assert not list(temporary.glob("isthmus-rehearsal-*"))
-    assert not list(world.runs.glob("*"))  # where a job would look for a model to start from
-    (report,) = (world.folder / "rehearsals").glob("rehearsal-test-job-*/report.html")
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vaults are threads of this process, without Prefect: all else is as in `isthmus run`."""
+
+    def run_and_show(job: Job, *, homes: Path, runs: Path, fresh: bool, json: bool) -> None:
+        world = World(homes.parent, job.canonical())
+        with open_run(runs, job, fresh=fresh) as run:
+            summary = summarise(job, world.run_inside(run.name), run.record)
+            write_report(run.folder, summary)
+            run.save("finished")
+        print(dumps(summary) if json else "what isthmus run prints")
+
+    monkeypatch.setattr(running, "run_and_show", run_and_show)
+
+
+def _command(*words: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["rehearse", *map(str, words)])
+    return int(ended.value.code or 0)
+
+
+def test_the_report_is_marked_and_lies_where_no_job_looks_for_a_model(
+    tuning: Any, inside: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tuning.folder)
+    monkeypatch.setattr("tempfile.tempdir", str(tuning.folder / "temporary"))
+    (tuning.folder / "temporary").mkdir()
+    assert _command(tuning.job_file(), "--homes", tuning.homes, "--rows", 120) == 0
+    out = capsys.readouterr().out
+    assert (out.count(BANNER), "what isthmus run prints" in out) == (2, True)
+    assert "what a real run still needs:" in out and "the model to start from" in out
+    assert not list((tuning.folder / "temporary").iterdir())
+    assert not (tuning.folder / "runs").exists()
+    (report,) = (tuning.folder / "rehearsals").glob("rehearsal-tune-*/report.html")
     assert f'<p class="note">{BANNER}</p>' in report.read_text()
-    assert json.loads(report.with_name("summary.json").read_text())["rehearsal"] == BANNER
+    assert loads(report.with_name("summary.json").read_text())["rehearsal"] == BANNER
 
 
-def test_the_command_tells_a_program_the_same_and_keeps_the_homes(tuning: Any, server: Server) -> None:
+def test_a_program_is_told_the_same_and_homes_can_be_kept(
+    tuning: Any, inside: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tuning.folder)
     keep = tuning.folder / "kept"
-    words = ["rehearse", str(tuning.job_file()), "--rows", "120", "--keep", str(keep), "--json"]
-    done = tuning.command(*words, env=server.env)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    words = (tuning.job_file(), "--homes", tuning.homes, "--rows", 120, "--keep", keep, "--json")
+    assert _command(*words) == 0
+    told = loads(capsys.readouterr().out)
     assert (told["rehearsal"], told["summary"]["rehearsal"]) == (True, BANNER)
     assert told["needs"][0]["party"] == "east" and "model to start from" in told["needs"][0]["what"]
-    assert yaml.safe_load((keep / "homes" / "east" / "party.yaml").read_text())["name"] == "east"
-    again = tuning.command(*words, env=server.env)
-    assert (again.returncode, json.loads(again.stdout)["error"]["code"]) == (2, "rehearsal.folder")
+    assert PartyHome(keep / "homes" / "east").config.datasets["stays"].sql == "SELECT * FROM synthetic"
+    assert (_command(*words), loads(capsys.readouterr().out)["error"]["code"]) == (2, "rehearsal.folder")
 
 
 def test_where_it_fails_the_homes_with_the_logs_are_left(
-    world: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: Any, inside: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fails(*_: Any, **__: Any) -> None:
-        raise InputError("data.split", part="test")
-
-    temporary = world.folder / "temporary"
-    temporary.mkdir()
-    monkeypatch.setattr(running, "run_and_show", fails)
-    monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    with pytest.raises(IsthmusError):
-        rehearse_and_show(
-            plan(world.load_job(), world.homes), runs=world.runs, keep=None, overlap=0.6, seed=1, json=False
-        )
-    (left,) = temporary.iterdir()
+    monkeypatch.chdir(world.folder)
+    monkeypatch.setattr("tempfile.tempdir", str(world.folder / "temporary"))
+    (world.folder / "temporary").mkdir()
+    world.edit_party("insurer", lambda c: c["datasets"]["members"].update(sql="SELECT * REPLACE ('x' AS died) FROM t"))
+    assert _command(world.job_file(), "--homes", world.homes, "--rows", 120) == 2
+    (left,) = (world.folder / "temporary").iterdir()
     assert (left / "homes" / "lab" / "lab.duckdb").is_file()
     assert str(left) in capsys.readouterr().out

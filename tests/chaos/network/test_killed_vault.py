@@ -28,7 +28,7 @@ def _kill_in(run: Joined, phase: str, victim: str) -> None:
     """Have all join, and kill the vault of one in a phase, which cannot end meanwhile: the network stands still.
 
     Who only has to send in a phase may have said all of it by then. So the way is long before that phase begins, and
-    what was said is still on it.
+    what was said is still on it, and is lost.
     """
     phases = [each.value for each in run.world.load_job().phases]
     if phase == "agree":
@@ -48,6 +48,8 @@ def _kill_in(run: Joined, phase: str, victim: str) -> None:
     assert phase == "evaluate" or not run.ended(phase, victim), run.said(victim)
     run.kill_vault(victim)
     run.proxy.delay_s = dict.fromkeys(BOTH, 0.0)
+    if phase == "evaluate":
+        run.proxy.cut()
     run.proxy.resume()
 
 
