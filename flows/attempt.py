@@ -16,10 +16,12 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run as this_run
 from pydantic import ValidationError
 
 from ..parties.errors import InputError, IsthmusError, PeerFailure
@@ -128,7 +130,9 @@ def _by_workers(at: Seat, run: OpenRun, given: Start | None) -> Parts:
         start = await _kept_start(at, job, run, given)
         try:
             async with connected() as server:
-                members = Members(server, job, run.name, run.record.attempts, journal, start, fresh=run.fresh)
+                name, number = run.name, run.record.attempts
+                within = UUID(this_run.id)
+                members = Members(server, within, job, name, number, journal, start, fresh=run.fresh)
                 async with members:
                     yield lambda member: members.member(member, phases)
         except ServerGoneError as failure:

@@ -24,7 +24,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Self
 from uuid import UUID
 
-from prefect.runtime import flow_run as this_run
 from pydantic import ValidationError
 
 from ...parties.catalogue import CATALOGUE
@@ -47,9 +46,13 @@ PARTY_FLOW = "party"
 
 @dataclass
 class Members:
-    """Use as an async context manager: leaving it stops every member's part that is still going on."""
+    """Use as an async context manager: leaving it stops every member's part that is still going on.
+
+    `within` is the coordinating flow's run, and `attempt` which attempt at `run` this is.
+    """
 
     server: Server
+    within: UUID
     job: Job
     run: str
     attempt: int
@@ -143,13 +146,12 @@ class Members:
             fresh=self.fresh,
             timeout_s=self.timeout_s,
         )
-        within = UUID(this_run.id)
         self._parts[member] = await self.server.start(
             f"{PARTY_FLOW}/{member}",
             {"order": order.model_dump(mode="json")},
             name=member,
-            key=attempt_key(self.run, member, self.attempt, within),
-            within=within,
+            key=attempt_key(self.run, member, self.attempt, self.within),
+            within=self.within,
         )
 
     def _note(self, member: str, bundle: str) -> IsthmusError | None:
