@@ -6,7 +6,7 @@ PACKAGES := isthmus.parties isthmus.psi isthmus.horizontal isthmus.vertical isth
 
 .DEFAULT_GOAL := demo
 BENCHES := demo vertical psi heart horizontal byzantine secagg transfer network
-.PHONY: demo demo-network test check format chaos chaos-network attack-network $(addprefix bench-,$(BENCHES))
+.PHONY: demo demo-network test test-unit check format chaos chaos-network attack-network $(addprefix bench-,$(BENCHES))
 
 demo: $(STAMP)
 	$(BIN)/isthmus demo
@@ -17,6 +17,10 @@ demo-network: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Without the whole jobs: minutes less, for while one works.
+test-unit: $(STAMP)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not whole"
 
 check: $(STAMP)
 	$(BIN)/ruff check

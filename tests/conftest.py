@@ -70,10 +70,15 @@ def transfer_world(copies: Any, tmp_path: Path) -> TransferWorld:
 
 NEED_A_SERVER = ("test_prefect.py", "test_planted.py", "test_rehearsal_prefect.py")
 LONGEST_FIRST = (*NEED_A_SERVER, "test_packaging.py", "test_star_runs.py", "test_baselines.py", "test_equality.py")
+# Whole jobs over real processes, Prefect, installs: `make test-unit` leaves them out, `make test` and CI do not.
+WHOLE = (*LONGEST_FIRST, "test_joining.py", "test_transfer_runs.py", "test_rehearsal.py", "test_up.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest: what is left for the end then fits both processors."""
+    for item in items:
+        if item.path.name in WHOLE:
+            item.add_marker("whole")
     items.sort(key=lambda item: LONGEST_FIRST.index(item.path.name) if item.path.name in LONGEST_FIRST else 9)
 
 
