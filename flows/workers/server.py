@@ -2,7 +2,7 @@
 
 The server may be hostile: of what it says we take ids, types of states and an order's plain JSON, through the models
 below, and nothing else. So no block, template, result reference, entry point, command or image that it names is ever
-looked at, let alone loaded, and an order is what `orders` makes of it.
+looked at, let alone loaded, and an order is what `orders` makes of it. `wire` bounds an answer's size and time.
 
 All calls wait through a server that is down for `patience_s`, and raise `ServerGoneError` after that.
 """
@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-import httpx
-from prefect.client.orchestration import PrefectClient, get_client
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from .wire import Answer, Method, Wire, WireError, opened
 
 StateType = Literal[
     "SCHEDULED", "PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED", "CRASHED", "PAUSED", "CANCELLING"
@@ -29,7 +29,6 @@ WORKER_TYPE = "isthmus"
 HEARTBEAT = "prefect.flow-run.heartbeat"
 PATIENCE_S = 120.0
 AGAIN_S = (0.2, 2.0)  # before the next attempt at a server that does not answer; it doubles from one to the other
-_MOST_NBYTES = 8 * 1024 * 1024  # of an answer
 
 
 class ServerGoneError(ConnectionError):
@@ -93,8 +92,8 @@ _WORKERS = TypeAdapter(list[WorkerSeen])
 class Server:
     """A connection to the Prefect server that the settings name (PREFECT_API_URL, PREFECT_API_AUTH_STRING)."""
 
-    def __init__(self, client: PrefectClient, patience_s: float = PATIENCE_S) -> None:
-        self._client, self._patience_s = client, patience_s
+    def __init__(self, wire: Wire, patience_s: float = PATIENCE_S) -> None:
+        self._wire, self._patience_s = wire, patience_s
 
     async def waiting(self, pool: str) -> bool:
         """Whether runs of a pool may be due: a question that writes nothing at the server, to be asked often."""
@@ -162,7 +161,7 @@ class Server:
     async def read(self, run: UUID, key: str) -> str | None:
         """The text that was left with a run under a key, if there is one."""
         answer = await self._send("GET", f"/flow_runs/{run}/input/{key}", None, None, well=(404,))
-        return answer.text if answer.status_code == 200 else None
+        return answer.text if answer.status == 200 else None
 
     async def beat_run(self, run: UUID) -> None:
         """Say that a run is alive: what the automation that marks lost runs waits for."""
@@ -187,51 +186,46 @@ class Server:
     async def workers(self, pool: str) -> list[WorkerSeen]:
         """The workers that a pool has heard of; none where there is no such pool."""
         answer = await self._send("POST", f"/work_pools/{pool}/workers/filter", {"limit": 200}, None, well=(404,))
-        return _parsed(answer, _WORKERS) if answer.status_code == 200 else []
+        return _parsed(answer, _WORKERS) if answer.status == 200 else []
 
     async def ask_maybe(self, path: str, answer: TypeAdapter[Any]) -> Any:
         """What is there under a path, or None."""
         found = await self._send("GET", path, None, None, well=(404,))
-        return _parsed(found, answer) if found.status_code == 200 else None
+        return _parsed(found, answer) if found.status == 200 else None
 
     async def forget_schedule(self, deployment: UUID, schedule: UUID) -> None:
         """Take a schedule from a deployment."""
         await self._tell("DELETE", f"/deployments/{deployment}/schedules/{schedule}", None, well=(404,))
 
-    async def ask(self, method: Literal["GET", "POST", "PATCH"], path: str, body: Any, answer: TypeAdapter[Any]) -> Any:
+    async def ask(self, method: Method, path: str, body: Any, answer: TypeAdapter[Any]) -> Any:
         """Anything else, read through a model of the caller's."""
         return await self._ask(method, path, body, answer)
 
     async def _ask(
-        self, method: str, path: str, body: Any, answer: TypeAdapter[Any], patience_s: float | None = None
+        self, method: Method, path: str, body: Any, answer: TypeAdapter[Any], patience_s: float | None = None
     ) -> Any:
         return _parsed(await self._send(method, path, body, patience_s), answer)
 
     async def _tell(
-        self, method: str, path: str, body: Any, *, patience_s: float | None = None, well: tuple[int, ...] = ()
+        self, method: Method, path: str, body: Any, *, patience_s: float | None = None, well: tuple[int, ...] = ()
     ) -> None:
         await self._send(method, path, body, patience_s, well=well)
 
     async def _send(
-        self, method: str, path: str, body: Any, patience_s: float | None, *, well: tuple[int, ...] = ()
-    ) -> httpx.Response:
+        self, method: Method, path: str, body: Any, patience_s: float | None, *, well: tuple[int, ...] = ()
+    ) -> Answer:
         until = time.monotonic() + (self._patience_s if patience_s is None else patience_s)
         pause, longest = AGAIN_S
         while True:
             try:
-                answer = await self._client.request(method, path, json=body)  # type: ignore[arg-type]
-                if len(answer.content) > _MOST_NBYTES:
-                    raise ServerGoneError("an answer that is too long")
-                return answer
-            except httpx.HTTPStatusError as failure:
-                if failure.response.status_code in well:
-                    return failure.response
-                gone = failure.response.status_code >= 500
-                if not gone or time.monotonic() > until:
-                    raise ServerGoneError(f"status {failure.response.status_code} at {path}") from failure
-            except (httpx.HTTPError, httpx.InvalidURL) as failure:
+                answer = await self._wire.request(method, path, body)
+                if 200 <= answer.status < 300 or answer.status in well:
+                    return answer
+                if answer.status < 500 or time.monotonic() > until:
+                    raise ServerGoneError(f"status {answer.status} at {path}")
+            except WireError as failure:
                 if time.monotonic() > until:
-                    raise ServerGoneError(type(failure).__name__) from failure
+                    raise ServerGoneError(str(failure)) from failure
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
 
@@ -240,7 +234,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def _parsed(answer: httpx.Response, model: TypeAdapter[Any]) -> Any:
+def _parsed(answer: Answer, model: TypeAdapter[Any]) -> Any:
     try:
         return model.validate_json(answer.content)
     except ValidationError as failure:
@@ -250,5 +244,5 @@ def _parsed(answer: httpx.Response, model: TypeAdapter[Any]) -> Any:
 @asynccontextmanager
 async def connected(patience_s: float = PATIENCE_S) -> AsyncIterator[Server]:
     """Talk to the server of the settings; nothing is asked of it yet."""
-    async with get_client() as client:
-        yield Server(client, patience_s)
+    async with opened() as wire:
+        yield Server(wire, patience_s)
