@@ -110,7 +110,7 @@ def start_vault(
 ) -> None:
     """Keep a party's vaults behind a Unix socket, until SIGTERM or Ctrl-C: run it as the user that owns the home.
 
-    Its worker runs as another user, and cannot read what is in the home.
+    Its worker runs as another user, and cannot read what is in the home: this refuses to start where that user could.
 
     Example: isthmus vault start lab --socket /run/isthmus/lab.sock --user isthmus-worker --group isthmus-worker
 
@@ -125,10 +125,12 @@ def start_vault(
     group
         The group that may open the socket.
     """
+    from .closed_home import require_closed
     from .vault_service import VaultService, group_id, serve_vaults, user_id
 
     log_to_stderr()
     users = frozenset(user_id(one) for one in user) or frozenset({os.getuid()})
+    require_closed(named_home(homes, name), users)
     service = VaultService(named_home(homes, name), socket, users, group_id(group) if group else None, limit)
     asyncio.run(serve_vaults(service))
 

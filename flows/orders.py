@@ -16,6 +16,7 @@ from ..parties.events import Phase
 from ..parties.network.channel import TIMEOUT_S
 from ..parties.starts import Start
 
+LINE_NBYTES = 4 * 1024 * 1024  # of what a flow says at a time
 RUN_PATTERN = r"^[a-z][a-z0-9_-]{0,79}$"
 
 

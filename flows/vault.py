@@ -30,13 +30,14 @@ from ..parties.pause import watch_pause
 from ..parties.reach import Reach, ReachByExchange, ReachBySockets, RunWays
 from .jobs import Job, job_of
 from .kinds import room
-from .orders import Command, Open, Sign
+from .orders import LINE_NBYTES, Command, Open, Sign
 from .phases import Opening, Phases
 from .publisher import Publisher
 from .signed import sign_for_flow
 from .vault_log import open_log
 
 PAUSED_S = 1.0  # for telling the flow that the party is paused
+MOST_COMMANDS = 4 * len(Phase)  # that wait: a flow says the next when the last is done
 GOODBYE_S = 2.0  # for telling the peers, once the flow is gone
 _ORDER: TypeAdapter[Open | Sign] = TypeAdapter(Open | Sign)
 _log = logging.getLogger("isthmus.vault")
@@ -184,13 +185,15 @@ def _end_at_once(tell: Publisher, party: str) -> None:
 
 
 def _listen(control: socket.socket, commands: queue.Queue[bytes], let_go: Callable[[], None]) -> None:
-    """Queue the flow's lines; when the flow is gone, so are we, whatever the main thread is doing.
+    """Queue the flow's lines; when the flow is gone, or floods us, so are we, whatever the main thread is doing.
 
     The peers are told, if that is quickly done. Nothing else needs tidying up: files are renamed into place when they
     are whole, and state is written in transactions.
     """
     with control.makefile("rb") as lines:
-        for line in lines:
+        while line := lines.readline(LINE_NBYTES):
+            if not line.endswith(b"\n") or commands.qsize() >= MOST_COMMANDS:
+                break  # half a line at the end of the pipe, or more than a flow ever says
             commands.put(line)
     goodbye = threading.Thread(target=let_go, daemon=True)
     goodbye.start()

@@ -49,6 +49,7 @@ class VaultService:
     group: int | None = None
     limit: int = LIMIT
     _vaults: dict[int, asyncio.subprocess.Process] = field(default_factory=dict)
+    _taken: int = 0  # of the limit: also by vaults that are just being started
 
     async def serve(self, stopped: asyncio.Event) -> None:
         """Serve until `stopped`; then end every vault.
@@ -92,7 +93,12 @@ class VaultService:
     async def _accept(self, listener: socket.socket) -> None:
         loop, serving = asyncio.get_running_loop(), set()
         while True:
-            connection, _ = await loop.sock_accept(listener)
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError:  # no more files, say: whoever waits is taken later
+                _log.exception("the socket")
+                await asyncio.sleep(LOOK_S)
+                continue
             one = asyncio.ensure_future(self._serve_one(connection))
             serving.add(one)
             one.add_done_callback(serving.discard)
@@ -106,9 +112,13 @@ class VaultService:
                 if user not in self.users:
                     _log.warning("user %d is not let in", user)
                     return
-                if len(self._vaults) >= self.limit:
+                if self._taken >= self.limit:
                     raise PeerFailure("vault.busy", party=self.folder.name)
-                await self._vault(connection)
+                self._taken += 1
+                try:
+                    await self._vault(connection)
+                finally:
+                    self._taken -= 1
             except IsthmusError as failure:
                 event = public_failure(Phase.AGREE, failure, {self.folder.name})
                 with contextlib.suppress(OSError):

@@ -33,6 +33,14 @@ OPERATION: dict[str, Words] = {
     "vault.busy": Words(
         "{party}'s vault has as many jobs as it takes at once", "wait for one to end, then start the job again"
     ),
+    "home.open": Words(
+        "{user} can read '{file}' of {party}, whose vault is to keep it from them",
+        "`chmod 700` {party}'s home, and keep data that lie elsewhere from that user too",
+    ),
+    "home.program": Words(
+        "{user} can change the program that {party}'s vault runs",
+        "install isthmus as root, or as the user who owns the home",
+    ),
     "vault.user": Words("this machine has no user or group '{user}'", "name one that is there, or its number"),
     "up.ports": Words("no port from {port} on is free on this machine", "name another with --port"),
     "coordinator.alone": Words(

@@ -28,7 +28,7 @@ import httpx
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 MOST_NBYTES = 8 * 1024 * 1024  # of an answer
-ANSWER_S = 60.0
+ANSWER_S = 30.0
 CONNECTIONS = 16
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
 
