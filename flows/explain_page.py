@@ -29,8 +29,10 @@ def text_page(found: Explanation) -> str:
         *_wrapped("  purpose  ", job.purpose),
         *_wrapped("  digest   ", job.digest()),
         *_wrapped("  signed   ", found.signature),
-        *_columns([_MEMBERS, *_members(found)], long=_MEMBERS.index("may start")),
+        *_columns([_MEMBERS, *_members(found)], long=_MEMBERS.index("floors")),
     ]
+    for one in _starts(found):
+        lines += _wrapped("  starts   ", one)
     for one in _problems(found):
         lines += _wrapped("  stopped  ", one)
     lines.append("WHAT LEAVES, AT MOST: no row and no identifier")
@@ -65,8 +67,9 @@ def html_page(found: Explanation) -> str:
     ]
     protects = [[escape(one.what), escape(one.by)] for one in found.protects]
     keeps = [[escape(one.who), escape(one.what), f"<code>{escape(one.where)}</code>"] for one in found.keeps]
+    starts = items(f"May start it: {escape(one)}" for one in _starts(found))
     sections = [
-        ("The members", table(_MEMBERS, [[escape(cell) for cell in line] for line in _members(found)])),
+        ("The members", table(_MEMBERS, [[escape(cell) for cell in line] for line in _members(found)]) + starts),
         ("What leaves", leaving),
         ("Who learns what", items(f"<b>{escape(who)}</b>: {escape(what)}" for who, what in found.learns)),
         ("What it costs in privacy", f"<p>Epsilon: {escape(NO_EPSILON)}.</p>" + table(["hidden", "by"], protects)),
@@ -93,13 +96,12 @@ def html_page(found: Explanation) -> str:
 
 # --- below: what both pages say --------------------------------------------------------------------------------------
 
-_MEMBERS = ["member", "role", "dataset", "rows", "cols", "floors", "may start", "says"]
+_MEMBERS = ["member", "role", "dataset", "rows", "cols", "floors", "says"]
 
 
 def _members(found: Explanation) -> Iterable[list[str]]:
     for one in found.check.asked:
         rules = found.rules[one.party]
-        starts = "–" if rules.starts is None else ", ".join(rules.starts) or "nobody"
         yield [
             one.party,
             one.role,
@@ -107,7 +109,6 @@ def _members(found: Explanation) -> Iterable[list[str]]:
             _rows(found, one),
             "–" if one.elsewhere else str(len(one.columns)),
             _floors(rules) or "–",
-            starts + (", a person agrees" if rules.waits else ""),
             "not asked" if one.elsewhere else "no" if one.error else "yes",
         ]
 
@@ -121,6 +122,16 @@ def _rows(found: Explanation, one: Asked) -> str:
 def _floors(rules: Rules) -> str:
     shared = [f"{rules.at_least:,} shared"] if rules.at_least is not None else []
     return ", ".join([*shared, *([f"{rules.cohort:,} a group"] if rules.cohort is not None else [])])
+
+
+def _starts(found: Explanation) -> list[str]:
+    """Whose signature starts it how often, by the policies of those who are asked and say the same."""
+    alike_rules: dict[str, list[str]] = {}
+    for name, rules in found.rules.items():
+        if rules.starts is not None:
+            may = ", ".join(rules.starts) or "nobody"
+            alike_rules.setdefault(may + (", once a person agrees" if rules.waits else ""), []).append(name)
+    return [f"{may}, says {', '.join(names)}" for may, names in alike_rules.items()]
 
 
 def _problems(found: Explanation) -> list[str]:

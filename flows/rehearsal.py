@@ -22,6 +22,7 @@ import json as json_module
 import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import yaml
 from rich.console import Console
 
 from ..parties.consortium import consortium_of
@@ -55,11 +57,11 @@ _ENOUGH = 1.5  # times the shared patients that a floor asks for, since some ide
 
 
 class Need(NamedTuple):
-    """Something that a real run needs; `entries` are those that a policy lacks."""
+    """Something that a real run needs; `entries` are those that a policy lacks, in the form of party.yaml."""
 
     what: str
     party: str | None = None
-    entries: tuple[str, ...] = ()
+    entries: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -151,8 +153,10 @@ def rehearse_and_show(
     nothing = "" if found.needs else " nothing: every home is here and allows it"
     out.print(f"what a real run still needs:{nothing}")
     for need in found.needs:
-        entries = (f"\n      {entry}" for entry in need.entries)
-        out.print(f"  - {need.what}" + "".join(entries), soft_wrap=True, markup=False)
+        out.print(f"  - {need.what}", soft_wrap=True, markup=False)
+        if need.entries:
+            text = yaml.safe_dump(dict(need.entries), sort_keys=False, default_flow_style=None, width=100)
+            out.print(textwrap.indent(text.rstrip(), " " * 6), soft_wrap=True, markup=False)
 
 
 # --- below: what is known of the parties ------------------------------------------------------------------------------
@@ -206,10 +210,10 @@ def _needs(job: Job, here: Mapping[str, PartyHome], start: Start | None, runs: P
         policy = home.config.policy if home is not None else Policy()
         _, entries = amended(policy, job.terms(name))
         if name in apart and policy.rate(starter, job.kind) is None:
-            entries.append(f"starts: {starter}: {job.kind}: 4 per day  # or as often as may be")
+            entries["starts"] = {starter: {job.kind: "4 per day"}}
         if entries:
             whether = "" if home is not None else ", unless it is there already (its home is elsewhere)"
-            yield Need(f"in {name}'s party.yaml, under `policy:`{whether}", name, tuple(entries))
+            yield Need(f"in {name}'s party.yaml, under `policy:`{whether}", name, entries)
         if job.kind in policy.approve:
             yield Need(f"a person at {name} who approves it: `isthmus approve {name}`", name)
 

@@ -11,11 +11,13 @@ from typing import Any
 from ..parties.errors import PolicyRefusal
 from ..parties.policy import ALL, Policy, Release, Terms
 
+TO_BE_NAMED = "those that the job may have"  # instead of columns
 
-def amended(policy: Policy, terms: Terms) -> tuple[Policy, list[str]]:
-    """The policy with what it lacks to allow a job's terms, and the entries that were added, as party.yaml has them.
 
-    Columns that a job asks for as "*" are the party's to name: none are added for it.
+def amended(policy: Policy, terms: Terms) -> tuple[Policy, dict[str, Any]]:
+    """The policy with what it lacks to allow a job's terms, and what was added to it, in the form of party.yaml.
+
+    Columns that a job asks for as "*" are the party's to name: none are added to the policy for it.
     """
     before = policy
     while True:
@@ -56,26 +58,26 @@ def _answered(code: str, policy: Policy, terms: Terms) -> Policy:
     return policy.model_copy(update={"release": {**policy.release, terms.dataset: released}})
 
 
-def _added(before: Policy, after: Policy, terms: Terms) -> list[str]:
+def _added(before: Policy, after: Policy, terms: Terms) -> dict[str, Any]:
     """What the one policy has and the other has not."""
     entries = _differences(before, after)
     if terms.dataset is not None:
         released = after.release[terms.dataset]
         parts = _differences(before.release.get(terms.dataset, Release()), released)
         if ALL in terms.columns and not released.columns:
-            parts.insert(0, "columns: [...]  # what the job may have")
-        entries += [f"release: {terms.dataset}: {part}" for part in parts]
+            parts = {"columns": [TO_BE_NAMED], **parts}
+        if parts:
+            entries["release"] = {terms.dataset: parts}
     return entries
 
 
-def _differences(before: Policy | Release, after: Policy | Release) -> list[str]:
+def _differences(before: Policy | Release, after: Policy | Release) -> dict[str, Any]:
     """Fields that differ; of lists what is new in them."""
-    found = []
+    found: dict[str, Any] = {}
     for name in type(after).model_fields:
         old, new = getattr(before, name), getattr(after, name)
         if isinstance(new, tuple):
             new = list(dict.fromkeys(one for one in new if one not in old))
-            found += [f"{name}: [{', '.join(new)}]"] if new else []
-        elif new != old and not isinstance(new, dict):
-            found.append(f"{name}: {new}")
+        if new != old and new and not isinstance(new, dict):
+            found[name] = new
     return found

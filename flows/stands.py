@@ -47,7 +47,7 @@ def outside(*, patients: bool) -> list[Stand]:
 
     `patients`: whether the sizes of messages follow the number of patients.
     """
-    counts = "; about how many patients there are and how many are shared" if patients else ""
+    counts = "; how many patients there are and how many are shared" if patients else ""
     return [
         Stand(
             "N",
@@ -56,7 +56,7 @@ def outside(*, patients: bool) -> list[Stand]:
         ),
         Stand(
             "E",
-            "the same seal",
+            "sealed",
             "stop, delay, drop; see which member speaks with which" + counts,
         ),
         Stand("O", "no stream", "connect to the port"),
