@@ -20,14 +20,17 @@ import prefect
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
+from prefect.deployments.runner import RunnerDeployment
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
+from prefect.utilities.callables import ParameterSchema
 
 from ..parties.errors import InputError
 from .coordinate import flow_of
+from .forms import form_of
 from .jobs import Job
 from .kinds import KINDS, room
 from .workers.coordinator import POOL
@@ -37,6 +40,7 @@ from .workers.server import HEARTBEAT, WORKER_TYPE
 
 NAME, TAG = "isthmus", "isthmus"
 LOST_AFTER = timedelta(seconds=90)
+_ON_ONE_MACHINE = frozenset({"baselines"})  # parameters of flows that the members' workers do not take
 LOST_RUNS = "isthmus: runs that are no longer heard of"
 _TEMPLATE: dict[str, Any] = {  # nothing that the server may set; it wants some word here
     "job_configuration": {"name": "isthmus"},
@@ -51,17 +55,10 @@ def serve_jobs(name: str, job: Job | None, cron: str | None) -> None:
     """
     if not os.environ.get("PREFECT_API_URL"):
         raise InputError("prefect.unreachable")
-    deployments = [
-        flow_of(kind).to_deployment(
-            name=name,
-            cron=cron,
-            parameters={"job": job.canonical()} if job else None,
-            description=_description(kind),
-            tags=[TAG],
-            entrypoint_type=EntrypointType.MODULE_PATH,
-        )
-        for kind in ((job.kind,) if job else KINDS)
-    ]
+    deployments = []
+    for kind in (job.kind,) if job else KINDS:
+        deployment = flow_of(kind).to_deployment(name=name, cron=cron, **_words(kind, job))
+        deployments.append(_with_form(deployment, kind))
     prefect.serve(*deployments, print_starting_message=True)
 
 
@@ -74,15 +71,9 @@ async def register(members: Iterable[str], jobs: Mapping[str, Job] | None = None
     async with get_client() as client:
         await _pool(client, POOL, "Coordinating flows: one run a job.", limit)
         for kind in KINDS:
-            deployment = await flow_of(kind).ato_deployment(
-                name=NAME,
-                work_pool_name=POOL,
-                parameters={"job": jobs[kind].canonical()} if kind in jobs else None,
-                description=_description(kind),
-                tags=[TAG],
-                entrypoint_type=EntrypointType.MODULE_PATH,
-            )
-            await deployment.aapply()
+            words = _words(kind, jobs.get(kind))
+            deployment = await flow_of(kind).ato_deployment(name=NAME, work_pool_name=POOL, **words)
+            await _with_form(deployment, kind, without=_ON_ONE_MACHINE).aapply()
         flow = await client.create_flow_from_name(PARTY_FLOW)
         for member in members:
             await _pool(client, pool_of(member), f"{member}'s part of jobs; {member}'s own worker does it.", limit)
@@ -98,8 +89,21 @@ async def register(members: Iterable[str], jobs: Mapping[str, Job] | None = None
         await _automation(client)
 
 
-def _description(kind: str) -> str:
-    return str(room(kind, "job").JOB.__doc__.splitlines()[0])
+def _words(kind: str, job: Job | None) -> dict[str, Any]:
+    """What a deployment of a kind says of itself; `job` fills its form in."""
+    return {
+        "parameters": {"job": job.canonical()} if job else None,
+        "description": str(room(kind, "job").JOB.__doc__.splitlines()[0]),
+        "tags": [TAG],
+        "entrypoint_type": EntrypointType.MODULE_PATH,
+    }
+
+
+def _with_form(deployment: RunnerDeployment, kind: str, *, without: frozenset[str] = frozenset()) -> RunnerDeployment:
+    """The deployment with our form; Prefect has no other place to put one."""
+    drawn = deployment._parameter_openapi_schema.model_dump(exclude_unset=True)
+    deployment._parameter_openapi_schema = ParameterSchema.model_validate(form_of(kind, drawn, without=without))
+    return deployment
 
 
 async def _pool(client: PrefectClient, name: str, description: str, limit: int) -> None:

@@ -56,8 +56,9 @@ def _short(value: Any) -> Any:
 
 Columns = Annotated[
     tuple[ColumnInStar, ...],
+    Field(min_length=1, max_length=1000),
     BeforeValidator(_short, json_schema_input_type=tuple[str | ColumnInStar, ...]),
-    Field(min_length=1, max_length=1000, title="Columns", description="What every party brings."),
+    Field(title="Columns", description="What every party brings."),
 ]
 
 

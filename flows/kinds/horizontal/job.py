@@ -42,6 +42,8 @@ class LabelForm(Form):
 class NetworkModel(Form):
     """Hidden layers over the encoded columns."""
 
+    model_config = ConfigDict(title="Network")
+
     kind: Literal["network"] = Field(default="network", title="Kind", description="A neural network.")
     hidden: tuple[Width, ...] = Field(default=(32, 16), max_length=8, title="Hidden widths", description="Its layers.")
     dropout: float = Field(default=0.1, ge=0, lt=1, title="Dropout", description="After each hidden layer.")
@@ -50,6 +52,8 @@ class NetworkModel(Form):
 class LinearModel(Form):
     """A weighted sum of the encoded columns."""
 
+    model_config = ConfigDict(title="Linear")
+
     kind: Literal["logistic", "linear", "cox"] = Field(
         title="Kind", description="Logistic regression, linear regression, or Cox's proportional hazards."
     )
@@ -57,6 +61,8 @@ class LinearModel(Form):
 
 class OwnModel(Form):
     """A torch.nn.Module of the user's own, installed at every member and never sent."""
+
+    model_config = ConfigDict(title="Your own")
 
     kind: Literal["own"] = Field(title="Kind", description="A torch.nn.Module of one's own.")
     path: str = Field(
@@ -130,7 +136,9 @@ class HorizontalJob(StarJob):
     kind: Literal["horizontal"] = Field(default="horizontal", title="Kind", description="The kind of job.")
     label: LabelForm = Field(title="Label", description="What the model learns to tell.")
     model: NetworkModel | LinearModel | OwnModel = Field(
-        default_factory=NetworkModel, title="Model", description="What is trained."
+        default=NetworkModel(),  # not a factory: the form in the UI shows no other default of a union
+        title="Model",
+        description="What is trained.",
     )
     strategy: Strategy = Field(
         default_factory=StrategyForm, title="Strategy", description="A name, or the pieces by name."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from ...jobs import Form
 
@@ -16,6 +16,8 @@ StrategyName = Literal[
 
 class ObjectiveForm(Form):
     """What a party minimises."""
+
+    model_config = ConfigDict(title="Objective")
 
     kind: Literal["plain", "proximal", "scaffold", "ditto"] = Field(
         default="plain", title="Kind", description="Plain, FedProx, SCAFFOLD or Ditto."
@@ -34,6 +36,8 @@ class TransformForm(Form):
 class AggregateForm(Form):
     """How updates become one."""
 
+    model_config = ConfigDict(title="Aggregate")
+
     kind: Literal["mean", "median", "trimmed_mean", "krum", "multi_krum", "geometric_median"] = Field(
         default="mean", title="Kind", description="The mean, or one that bears with lying parties."
     )
@@ -43,6 +47,8 @@ class AggregateForm(Form):
 
 class OptimizerForm(Form):
     """What the coordinator does with the mean change (Reddi et al. 2021)."""
+
+    model_config = ConfigDict(title="Optimizer")
 
     kind: Literal["sgd", "adam", "yogi", "adagrad"] = Field(default="sgd", title="Kind", description="Its rule.")
     learning_rate: float = Field(default=1.0, gt=0, title="Learning rate", description="Of the coordinator.")
@@ -55,6 +61,8 @@ class OptimizerForm(Form):
 
 class ScopeForm(Form):
     """What a party keeps for itself."""
+
+    model_config = ConfigDict(title="Scope")
 
     private: tuple[str, ...] = Field(
         default=(), title="Private", description="Parameters that stay, by pattern.", examples=[["output.*"]]

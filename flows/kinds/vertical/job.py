@@ -16,6 +16,8 @@ from ..aligned import Align, AlignedJob, PartyInJob, SplitTraining, check_partie
 class NetworkModel(Form):
     """A network split between the parties: a bottom at each, a top at the active party."""
 
+    model_config = ConfigDict(title="Network")
+
     kind: Literal["network"] = Field(default="network", title="Kind", description="A split neural network.")
     bottom: tuple[Width, ...] = Field(
         default=(64, 32),
@@ -35,6 +37,8 @@ class NetworkModel(Form):
 
 class LogisticModel(Form):
     """Logistic regression over the columns of all parties."""
+
+    model_config = ConfigDict(title="Logistic regression")
 
     kind: Literal["logistic"] = Field(default="logistic", title="Kind", description="Logistic regression.")
 
@@ -58,9 +62,8 @@ class VerticalJob(AlignedJob):
         min_length=2, max_length=16, title="Parties", description="Who takes part and with what."
     )
     align: Align = Field(title="Alignment", description="How the shared patients are found.")
-    model: NetworkModel | LogisticModel = Field(
-        default_factory=NetworkModel, title="Model", description="What is trained."
-    )
+    # Not a factory: the form in the UI shows no other default of a union.
+    model: NetworkModel | LogisticModel = Field(default=NetworkModel(), title="Model", description="What is trained.")
     training: Training = Field(default_factory=Training, title="Training", description="How it is trained.")
 
     @model_validator(mode="after")
