@@ -7,9 +7,12 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+
+import httpx
 
 from ..parties.consortium import Consortium, consortium_of
 from ..parties.errors import InputError
@@ -18,7 +21,7 @@ from .jobs import Job
 from .workers.orders import pool_of
 from .workers.party import PartyHandler
 from .workers.seat import Seat
-from .workers.server import Server, ServerGoneError, connected
+from .workers.server import PATIENCE_S, Server, ServerGoneError, connected
 from .workers.worker import Worker
 
 _log = logging.getLogger("isthmus.worker")
@@ -51,7 +54,7 @@ async def serve_party(seat: Seat, *, poll_s: float, limit: int, roster: int | No
             poll_s,
             limit,
         )
-        await _until_told(server, [worker])
+        await _until_told(server, [worker], seat)
 
 
 async def serve_coordinator(
@@ -70,7 +73,8 @@ async def serve_coordinator(
     handler = CoordinatorHandler({**seat.variables(), "ISTHMUS_RUNS": str(runs.resolve())})
     ready = asyncio.ensure_future(handler.prepare())
     roster = consortium.roster
-    await register(sorted(set(roster.members) - roster.revoked), jobs, limit=limit)
+    members = sorted(set(roster.members) - roster.revoked)
+    await _patiently(lambda: register(members, jobs, limit=limit))
     name = worker_name(seat.member, roster.version)
     async with connected() as server:
         mine = PartyHandler(seat.member, seat.keeper)
@@ -79,13 +83,35 @@ async def serve_coordinator(
             Worker(server, pool_of(seat.member), seat.member, name, mine, poll_s, limit),
         ]
         try:
-            await _until_told(server, workers)
+            await _until_told(server, workers, seat)
         finally:
             await ready
             await handler.close()
 
 
-async def _until_told(server: Server, workers: Sequence[Worker]) -> None:
+async def _patiently(register: Callable[[], Awaitable[None]]) -> None:
+    """Begin again while the server is away, or too busy to answer.
+
+    Raises `InputError` ``prefect.unreachable`` where it stays so.
+    """
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            await register()
+            return
+        except (httpx.HTTPError, RuntimeError) as failure:
+            why = failure.__cause__ if isinstance(failure, RuntimeError) else failure  # Prefect wraps some
+            refused = isinstance(why, httpx.HTTPStatusError) and why.response.status_code < 500
+            if refused or not isinstance(why, httpx.HTTPError):
+                raise
+            if time.monotonic() > until:
+                raise InputError("prefect.unreachable", detail=repr(why)) from failure
+            _log.warning("the Prefect server does not answer yet: %s", type(why).__name__)
+        await asyncio.sleep(2)
+
+
+async def _until_told(server: Server, workers: Sequence[Worker], seat: Seat) -> None:
+    await seat.keeper.prepare()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -93,4 +119,7 @@ async def _until_told(server: Server, workers: Sequence[Worker]) -> None:
         with contextlib.suppress(ServerGoneError):
             await server.beat_worker(worker.pool, worker.name, 30)
         print(f"{worker.name} serves pool {worker.pool}, process {os.getpid()}", flush=True)
-    await asyncio.gather(*(worker.serve(stopped) for worker in workers))
+    try:
+        await asyncio.gather(*(worker.serve(stopped) for worker in workers))
+    finally:
+        await seat.keeper.close()

@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +28,7 @@ from .orders import Command, Open, Sign
 from .vault_log import open_log
 
 STOP_S = 5.0
+SPARE_AFTER_S = 5.0
 LINE_NBYTES = 4 * 1024 * 1024  # of one event: a histogram is the longest
 
 
@@ -45,8 +47,12 @@ class Vault:
         closed here.
         """
         ours, theirs = socket_pair()
-        self._process = await _spawn(home, theirs, ends or {}, opening.run)
-        await self._open(await asyncio.open_unix_connection(sock=ours, limit=LINE_NBYTES), opening)
+        await self.take(Spare(await _spawn(home, theirs, ends or {}, opening.run), ours), opening)
+
+    async def take(self, spare: Spare, opening: Open) -> None:
+        """Have a process that is ready take a job on."""
+        self._process = spare.process
+        await self._open(await asyncio.open_unix_connection(sock=spare.control, limit=LINE_NBYTES), opening)
 
     async def connect(self, path: Path, opening: Open) -> None:
         """Have a vault that runs already take a job on; raises `PeerFailure` ``vault.unreachable``."""
@@ -106,8 +112,22 @@ class Vault:
         return self._process.pid if self._process else None
 
 
+@dataclass(frozen=True)
+class Spare:
+    """A vault's process that has not been told of a job yet, and our end of the pipe to it."""
+
+    process: asyncio.subprocess.Process
+    control: socket.socket
+
+
 class Keeper(Protocol):
     """Where a party's vault is to be had."""
+
+    async def prepare(self) -> None:
+        """Have one ready for the next job: a process takes a second to start."""
+
+    async def close(self) -> None:
+        """Let go of the one that is ready."""
 
     async def open(self, vault: Vault, opening: Open) -> None:
         """Have a vault take a job on."""
@@ -121,19 +141,50 @@ class KeptHere:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._spare: Spare | None = None
+
+    async def prepare(self) -> None:
+        """Have a process ready; it reads nothing of the home before it is told of a job."""
+        if self._spare is None:
+            ours, theirs = socket_pair()
+            self._spare = Spare(await _spawn(self._folder, theirs, {}, None), ours)
+
+    async def close(self) -> None:
+        """Let go of the process that is ready: at the end of its pipe it ends."""
+        if self._spare is not None:
+            self._spare.control.close()
+            await self._spare.process.wait()
+            self._spare = None
 
     async def open(self, vault: Vault, opening: Open) -> None:
-        """Start a process for the job."""
-        await vault.start(self._folder, None, opening)
+        """Have a process take the job on, the one that is ready if there is one."""
+        if (spare := self._taken()) is not None:
+            await vault.take(spare, opening)
+        else:
+            await vault.start(self._folder, None, opening)
 
     async def sign(self, party: str, order: Sign) -> Signed:
-        """Start a process that signs, and ends."""
-        ours, theirs = socket_pair()
-        process = await _spawn(self._folder, theirs, {}, order.run)
+        """Have a process sign, and end."""
+        spare = self._taken()
+        if spare is None:
+            ours, theirs = socket_pair()
+            spare = Spare(await _spawn(self._folder, theirs, {}, order.run), ours)
         try:
-            return await _signed(party, order, await asyncio.open_unix_connection(sock=ours, limit=LINE_NBYTES))
+            streams = await asyncio.open_unix_connection(sock=spare.control, limit=LINE_NBYTES)
+            return await _signed(party, order, streams)
         finally:
-            await process.wait()
+            await spare.process.wait()
+
+    def _taken(self) -> Spare | None:
+        """The process that is ready, if it still is. The next one is made once this job has got going."""
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return None
+        asyncio.get_running_loop().call_later(SPARE_AFTER_S, lambda: asyncio.ensure_future(self.prepare()))
+        if spare.process.returncode is not None:
+            spare.control.close()
+            return None
+        return spare
 
 
 class KeptApart:
@@ -141,6 +192,12 @@ class KeptApart:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    async def prepare(self) -> None:
+        """Nothing: that is for who keeps them."""
+
+    async def close(self) -> None:
+        """Nothing: that is for who keeps them."""
 
     async def open(self, vault: Vault, opening: Open) -> None:
         """Ask for a vault for the job."""
@@ -195,11 +252,14 @@ class _Line:
 
 
 async def _spawn(
-    home: Path, control: socket.socket, ends: Mapping[str, socket.socket], run: str
+    home: Path, control: socket.socket, ends: Mapping[str, socket.socket], run: str | None
 ) -> asyncio.subprocess.Process:
-    """Start the process; the sockets are its own from here on."""
+    """Start the process; the sockets are its own from here on.
+
+    Until it knows for which `run` it is, what goes wrong with it is said where our own errors are.
+    """
     passed = [control.fileno(), *(end.fileno() for end in ends.values())]
-    log = open_log(home, run)
+    log = open_log(home, run) if run is not None else os.dup(2)
     try:
         return await asyncio.create_subprocess_exec(
             *vault_words(home, control, ends),

@@ -15,6 +15,7 @@ import asyncio
 import os
 import sys
 import threading
+from pathlib import Path
 
 from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow_async
@@ -23,30 +24,36 @@ from ..coordinate import flow_of
 from ..jobs import job_of
 from ..journal import log_to_stderr
 from .orders import Assignment
+from .seat import seat
 
 
 def main() -> None:
     """Wait for an assignment, and do it. The states of the run are the flow engine's to tell the server."""
     log_to_stderr()
-    line = sys.stdin.readline()
-    if not line.strip():
-        return
-    given = Assignment.model_validate_json(line)
     try:
-        asyncio.run(_run(given))
+        asyncio.run(_wait_and_run())
     except BaseException as failure:  # the engine has told the server; the worker looks after the rest
-        print(f"run {given.run}: {type(failure).__name__}", file=sys.stderr)
+        print(type(failure).__name__, file=sys.stderr)
     sys.stderr.flush()
     os._exit(0)  # what the libraries would tidy up takes seconds
+
+
+async def _wait_and_run() -> None:
+    at = seat()
+    if at is not None:
+        await at.keeper.prepare()  # to sign
+    line = await asyncio.to_thread(sys.stdin.readline)
+    if line.strip():
+        await _run(Assignment.model_validate_json(line))
 
 
 async def _run(given: Assignment) -> None:
     async with get_client() as client:
         flow_run = await client.read_flow_run(given.run)
+    # With a storage of its own, though nothing is stored: without one Prefect loads the block that the server names.
+    flow = flow_of(given.kind).with_options(result_storage=Path(os.devnull))
     parameters = {"job": job_of(given.job), "fresh": given.fresh, "signature": given.signature}
-    running = asyncio.ensure_future(
-        run_flow_async(flow_of(given.kind), flow_run=flow_run, parameters=parameters, return_type="state")
-    )
+    running = asyncio.ensure_future(run_flow_async(flow, flow_run=flow_run, parameters=parameters, return_type="state"))
     loop = asyncio.get_running_loop()
 
     def watch() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 from ..vault_handle import Keeper, KeptApart, KeptHere
@@ -25,7 +26,7 @@ class Seat:
     home: Path | None = None
     socket: Path | None = None
 
-    @property
+    @cached_property
     def keeper(self) -> Keeper:
         """Where its vault is to be had."""
         if self.socket is not None:
@@ -39,6 +40,7 @@ class Seat:
         return {MEMBER_VARIABLE: self.member, CONSORTIUM_VARIABLE: self.consortium, **where}
 
 
+@cache
 def seat() -> Seat | None:
     """The seat that the environment names, if it names one."""
     member = os.environ.get(MEMBER_VARIABLE)
