@@ -69,6 +69,7 @@ def sign(
     if json:
         facts = {
             "file": str(target),
+            "signature": start.model_dump_json(),
             "job": start.job,
             "start": start.digest(),
             **start.model_dump(mode="json", include={"by", "until", "runs"}),
@@ -83,6 +84,9 @@ def sign(
         f"until  {_time(start.until)}",
         f"runs   {start.runs}",
         f"file   {target}",
+        "",
+        "for the field `signature` of a form in the Prefect UI:",
+        start.model_dump_json(),
     ]
     console.print(*lines, sep="\n", soft_wrap=True, markup=False)
 
