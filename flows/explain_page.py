@@ -77,7 +77,7 @@ def html_page(found: Explanation) -> str:
             "Against whom it holds",
             f"<p>{ALL_SEMI_HONEST}</p>" + table(["adversary", "holds", "can all the same"], stands),
         ),
-        ("What is kept", table(["at", "what", "where"], keeps)),
+        ("What is kept", table(["at", "what", "where, below its home"], keeps)),
         ("For the file", f"<p>Digest of the job: <code>{job.digest()}</code></p>"),
     ]
     problems = _problems(found)

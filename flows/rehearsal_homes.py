@@ -71,7 +71,9 @@ def shape_of(job: Job, party: str, schema: PartySchema) -> Rehearsed:
             notes.append(f"{party} declares no identifier '{name}': it is made up")
     labels = {name: shape.all_columns[name] for name in targets if name in shape.all_columns}
     if told is not None:
-        notes += [f"{party} releases no label '{name}': it is made up" for name in targets if name not in labels]
+        of_labels = job.terms(party).labels
+        words = {name: "label" if name in of_labels else "column" for name in targets if name not in labels}
+        notes += [f"{party} releases no {word} '{name}': it is made up" for name, word in words.items()]
     table = TableShape({**columns, **labels}, targets, identifiers, until)
     return Rehearsed(dataset, table, tuple(columns), notes)
 

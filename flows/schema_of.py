@@ -2,7 +2,8 @@
 
 It holds what the party's policy releases and nothing else: names and types of columns and labels, units, the names of
 linkage fields and how their dates are written. All of that comes from `party.yaml` and from DuckDB's DESCRIBE, which
-reads no row. No SQL, no path, no name of a column that is not released, no value.
+runs no query; of a CSV file DuckDB looks at the first lines by itself, to find types. No SQL, no path, no name of a
+column that is not released, no value.
 
 Two things are told only if the party's engineer says so, and take a look at rows: how many there are, as the next power
 of ten; and those levels of categories that as many rows have as the dataset's floors ask for (the higher one of

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .phases import KEPT_RUNS
+
 ADVERSARIES = {
     "N": "who reads or alters the network",
     "E": "who runs the exchange, or has its key and memory",
@@ -80,7 +82,7 @@ def kept_by_parties(parties: str, *more: Kept) -> list[Kept]:
     """What every party keeps of a run, and whoever started it; `more` are what the kind adds."""
     return [
         *more,
-        Kept(parties, "log; checkpoints, of the 8 newest finished runs", "runs/RUN/"),
+        Kept(parties, f"log; checkpoints, of the {KEPT_RUNS} newest finished runs", "runs/RUN/"),
         Kept("each member", "the ledger of what it sent; runs and their digests", "state.duckdb"),
         Kept("who runs it", "the report: what the policies publish", "the folder of runs"),
     ]

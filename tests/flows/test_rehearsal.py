@@ -112,6 +112,16 @@ def test_a_job_of_every_kind_runs_to_its_end_on_synthetic_rows(kind: str, reques
         assert len(list(journal.of(Chosen))) == 1
 
 
+def test_survival_and_a_partys_own_split_are_rehearsed_too(star: Any) -> None:
+    star.job |= {"label": {"duration": "days", "event": "dead"}, "split": {"column": "part"}, "alone": False}
+    made, found = _made(star)
+    journal = made.run_inside(found.job.run_name(1))
+    assert found.notes[-3:] == tuple(
+        f"{party} releases no column 'part': it is made up" for party in ("north", "south", "east")
+    )
+    assert any(event.name == "c_index" for _, event in journal.of(Metric))
+
+
 def test_a_model_finds_something_to_learn(world: Any) -> None:
     world.job["training"] |= {"epochs": 20, "patience": 20}
     made, found = _made(world, rows=500)
