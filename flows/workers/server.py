@@ -14,10 +14,10 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
 from .wire import Answer, Method, Wire, WireError, opened
 
@@ -84,9 +84,10 @@ class WorkerSeen(_Answer):
     last_heartbeat_time: datetime | None = None
 
 
-_SCHEDULED = TypeAdapter(list[_Scheduled])
-_STATES = TypeAdapter(list[RunState])
-_WORKERS = TypeAdapter(list[WorkerSeen])
+# Of a long list that is all wrong, the first error is enough: each takes memory.
+_SCHEDULED = TypeAdapter(Annotated[list[_Scheduled], FailFast()])
+_STATES = TypeAdapter(Annotated[list[RunState], FailFast()])
+_WORKERS = TypeAdapter(Annotated[list[WorkerSeen], FailFast()])
 
 
 class Server:

@@ -27,7 +27,7 @@ import certifi
 import httpx
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-MOST_NBYTES = 8 * 1024 * 1024  # of an answer
+MOST_NBYTES = 4 * 1024 * 1024  # of an answer
 ANSWER_S = 30.0
 CONNECTIONS = 16
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
