@@ -10,6 +10,7 @@ All calls wait through a server that is down for `patience_s`, and raise `Server
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -125,7 +126,8 @@ class Server:
         if not await self.propose(run, "PENDING"):
             return False
         # With something to stop, a run that is cancelled waits for its worker to say that it has stopped.
-        await self._tell("PATCH", f"/flow_runs/{run}", {"infrastructure_pid": by})
+        with contextlib.suppress(ServerGoneError):  # it is ours all the same
+            await self._tell("PATCH", f"/flow_runs/{run}", {"infrastructure_pid": by})
         return True
 
     async def start(self, deployment: str, parameters: Any, *, name: str, key: str, within: UUID) -> UUID:
