@@ -14,6 +14,7 @@ from isthmus.flows.demo import make_homes as make_demo_homes
 from isthmus.flows.jobs import Job, load_job
 from isthmus.flows.journal import Journal
 from isthmus.flows.kinds import KINDS
+from isthmus.flows.kinds.aligned import ALIGN_PHASES
 from isthmus.flows.rehearsal import BANNER, Rehearsal, plan
 from isthmus.flows.rehearsal_homes import make_homes, shape_of
 from isthmus.flows.rehearsal_needs import TO_BE_NAMED, amended
@@ -25,6 +26,7 @@ from isthmus.parties.events import Chosen, Count, Finished, Metric, Phase
 from isthmus.parties.home import PartyHome
 from isthmus.parties.policy import Policy
 from isthmus.parties.store import Store
+from isthmus.transfer import gate
 
 from ..world import World
 
@@ -51,9 +53,16 @@ FINETUNE = {
 
 SHORT: dict[str, dict[str, Any]] = {
     "vertical": {"training": {"epochs": 2, "batch_size": 32}},
-    "transfer": {"pretraining": {"hidden": [8, 4], "epochs": 2, "folds": 2}},
+    "transfer": {"pretraining": {"hidden": [8, 4], "epochs": 2, "folds": 2}, "distill": False},
     "horizontal": {"rounds": {"count": 2}, "alone": False},
 }
+
+
+@pytest.fixture(autouse=True)
+def few_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the gate of a transfer takes its time for is tested elsewhere."""
+    monkeypatch.setattr(gate, "_REPEATS", 1)
+    monkeypatch.setattr(gate, "FOLDS", 3)
 
 
 @pytest.fixture
@@ -123,7 +132,7 @@ def test_survival_and_a_partys_own_split_are_rehearsed_too(star: Any) -> None:
 
 
 def test_a_model_finds_something_to_learn(world: Any) -> None:
-    world.job["training"] |= {"epochs": 20, "patience": 20}
+    world.job["training"] |= {"epochs": 12, "patience": 12}
     made, found = _made(world, rows=500)
     journal = made.run_inside(found.job.run_name(1))
     aucs = [event.value for _, event in journal.of(Metric) if (event.name, event.part) == ("auc", "test")]
@@ -138,7 +147,7 @@ def test_schema_files_are_enough(world: Any) -> None:
     schemas = _schemas(world, "insurer", "lab")
     assert not list(world.homes.iterdir())
     made, found = _made(world, schemas=schemas)
-    made.run_inside(found.job.run_name(1))
+    made.run_inside(found.job.run_name(1), phases=ALIGN_PHASES)
     assert found.notes == ()
 
 
@@ -160,7 +169,7 @@ def test_no_real_row_is_read_and_no_real_home_is_changed(world: Any) -> None:
             Store(PartyHome(world.homes / party), dataset).row_ids()
     before = {path: path.stat().st_mtime_ns for path in sorted(world.homes.rglob("*"))}
     made, found = _made(world)
-    made.run_inside(found.job.run_name(1))
+    made.run_inside(found.job.run_name(1), phases=ALIGN_PHASES)
     assert {path: path.stat().st_mtime_ns for path in sorted(world.homes.rglob("*"))} == before
 
 
@@ -199,7 +208,7 @@ def test_one_seed_draws_the_same_rows_and_another_other_ones(world: Any) -> None
 
 def test_the_overlap_is_what_was_asked_for(world_of_three: Any) -> None:
     made, found = _made(world_of_three, rows=200, overlap=0.25)
-    journal = made.run_inside(found.job.run_name(1), phases=[Phase.AGREE, Phase.ALIGN, Phase.CLOSE])
+    journal = made.run_inside(found.job.run_name(1), phases=ALIGN_PHASES)
     assert _shared(journal) == pytest.approx(50, abs=4)
 
 
@@ -210,7 +219,7 @@ def test_what_a_real_policy_would_refuse_is_said_and_the_rehearsal_goes_on(world
     world.edit_party("lab", lambda content: content["policy"].update(max_epochs=1))
     made, found = _made(world)
     assert found.notes == ("lab's policy would refuse: lab allows 1 epochs, the job asks 4",)
-    made.run_inside(found.job.run_name(1))
+    made.run_inside(found.job.run_name(1), phases=ALIGN_PHASES)
 
 
 def test_what_no_schema_has_is_made_up_and_said(world: Any) -> None:
@@ -222,7 +231,7 @@ def test_what_no_schema_has_is_made_up_and_said(world: Any) -> None:
         "insurer declares no identifier 'shoe_size': it is made up",
         "lab declares no identifier 'shoe_size': it is made up",
     ]
-    made.run_inside(found.job.run_name(1))
+    made.run_inside(found.job.run_name(1), phases=ALIGN_PHASES)
 
 
 def test_a_column_whose_unit_is_not_the_jobs_stops_it_as_it_would_stop_the_run(star: Any) -> None:
