@@ -6,7 +6,7 @@ PACKAGES := isthmus.parties isthmus.psi isthmus.horizontal isthmus.vertical isth
 
 .DEFAULT_GOAL := demo
 BENCHES := demo vertical psi heart horizontal byzantine secagg transfer network
-.PHONY: demo demo-network test test-unit check format chaos chaos-network attack-network $(addprefix bench-,$(BENCHES))
+.PHONY: demo demo-network demo-postgres test test-unit check format chaos chaos-network attack-network $(addprefix bench-,$(BENCHES))
 
 demo: $(STAMP)
 	$(BIN)/isthmus demo
@@ -14,6 +14,10 @@ demo: $(STAMP)
 # Needs root: network namespaces. ROOTLESS=1 gives each party a loopback address instead.
 demo-network: $(STAMP)
 	$(BIN)/python tests/network/demo_network.py
+
+# Needs root, and Debian's postgresql and nginx-light: docs/deploy.md, block by block, on machines out of Linux namespaces.
+demo-postgres: $(STAMP)
+	$(BIN)/python tests/deploy/deploy_postgres.py
 
 test: $(STAMP)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder

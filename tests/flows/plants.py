@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 VERBOSE = {"PREFECT_LOGGING_LEVEL": "DEBUG"}
@@ -46,3 +48,24 @@ def plant_in_star(star: Any, *, fail: bool) -> None:
         )
 
     star.edit_party("north", change)
+
+
+def forms(text: str) -> list[bytes]:
+    """The plant as it stands, in hexadecimal, and in base64 at each of the three places it can begin."""
+    raw = text.encode()
+    found = [raw, raw.hex().encode(), raw.hex().upper().encode()]
+    for offset in range(3):
+        coded = base64.b64encode(b"x" * offset + raw + b"x" * (-(offset + len(raw)) % 3))
+        found.append(coded[4 if offset else 0 : -4])
+    return found
+
+
+def found_in(places: Mapping[str, bytes], secrets: Iterable[str]) -> list[tuple[str, str]]:
+    """Where a secret is, in any of its forms: the place and the secret."""
+    looked = {secret: forms(secret) for secret in secrets}
+    return [
+        (place, secret)
+        for place, content in places.items()
+        for secret, coded in looked.items()
+        if any(form in content for form in coded)
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 import urllib.request
@@ -11,23 +10,13 @@ from typing import Any
 
 import pytest
 
-from .plants import PLANTS, VERBOSE, plant, plant_in_star
+from .plants import PLANTS, VERBOSE, found_in, plant, plant_in_star
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "quarterly_training.py"
 
 
 def _kept(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def _forms(text: str) -> list[bytes]:
-    """The plant as it stands, in hexadecimal, and in base64 at each of the three places it can begin."""
-    raw = text.encode()
-    forms = [raw, raw.hex().encode(), raw.hex().upper().encode()]
-    for offset in range(3):
-        coded = base64.b64encode(b"x" * offset + raw + b"x" * (-(offset + len(raw)) % 3))
-        forms.append(coded[4 if offset else 0 : -4])
-    return forms
 
 
 def test_no_planted_string_of_a_job_that_goes_well_reaches_prefect_or_the_coordinator(seen: Any, server: Any) -> None:
@@ -104,21 +93,14 @@ def _run_example(star: Any, server: Any) -> Any:
 
 
 def _nothing_is_found(world: Any, server: Any, done: Any) -> None:
-    places: dict[object, bytes] = {**_kept(server.folder), **_kept(world.runs)}
+    files = {**_kept(server.folder), **_kept(world.runs)}
+    assert any(path.suffix == ".db" for path in files)
+    places = {str(path): content for path, content in files.items()}
     places |= {"standard output": done.stdout.encode(), "standard error": done.stderr.encode()}
-    assert any(path.suffix == ".db" for path in places if isinstance(path, Path))
     assert any(world.job["name"].encode() in content for content in places.values())
-    secrets = [*PLANTS.values(), str(world.homes)]
-    found = [
-        (str(place), secret)
-        for place, content in places.items()
-        for secret in secrets
-        for form in _forms(secret)
-        if form in content
-    ]
-    if "standard output" in {
-        place for place, _ in found
-    }:  # the paths of the models are printed here, to the user alone
+    found = found_in(places, [*PLANTS.values(), str(world.homes)])
+    # the paths of the models are printed here, to the user alone
+    if any(place == "standard output" for place, _ in found):
         found = [(place, secret) for place, secret in found if secret != str(world.homes)]
     assert found == []
 
