@@ -8,6 +8,7 @@ value may be.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from .kinds import room
@@ -30,7 +31,9 @@ def form_of(kind: str, drawn: Schema, *, without: frozenset[str] = frozenset()) 
             if "const" in field:  # a choice of one, which is already made: otherwise it is a text to be typed
                 field.update(enum=[field["const"]], default=field["const"])
             if "anyOf" in field:
-                field["anyOf"].sort(key=lambda member: _size(member, definitions))
+                field["anyOf"].sort(key=lambda member: _place(member, definitions))
+            if "default" in field and field["default"] is None:
+                del field["default"]  # the UI would send it, though all else is left empty
     parameters = {name: field for name, field in drawn["properties"].items() if name not in without}
     return {
         **drawn,
@@ -39,9 +42,13 @@ def form_of(kind: str, drawn: Schema, *, without: frozenset[str] = frozenset()) 
     }
 
 
-def _size(member: Schema, definitions: dict[str, Schema]) -> int:
-    """How many fields a member of a union has. The UI takes a value for the first member that shares most fields with
-    it: of two that share as many, the value is of the smaller one, which therefore goes first.
+def _place(member: Schema, definitions: dict[str, Schema]) -> int:
+    """Where a member of a union stands: by how many fields it has, and none at all at the end.
+
+    The UI takes a value for the first member that shares most fields with it: of two that share as many, the value is
+    of the smaller one. What has no value yet is taken for the first.
     """
+    if member.get("type") == "null":
+        return sys.maxsize
     name = member.get("$ref", "").rpartition("/")[2]
     return len(definitions[name].get("properties", {})) if name in definitions else 0

@@ -101,6 +101,14 @@ def test_a_field_with_one_value_is_a_choice_that_is_made() -> None:
     assert kind["enum"] == ["vertical"] and kind["default"] == "vertical"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_form_that_is_left_empty_sends_nothing(kind: str) -> None:
+    """As that of a schedule, which takes the place of the whole job as soon as it sends any of it."""
+    for where, field in _fields(_form(kind)):
+        assert field.get("default", ...) is not None, where
+        assert field.get("anyOf", [{}])[0].get("type") != "null", where
+
+
 def test_what_members_workers_do_not_take_is_not_in_the_form() -> None:
     assert "baselines" in _form("vertical")["properties"]
     assert "baselines" not in _form("vertical", without=frozenset({"baselines"}))["properties"]
