@@ -144,9 +144,11 @@ class Serving:
 def _reach(home: PartyHome, opening: Open, job: Job, ends: Mapping[str, int], tell: Publisher) -> Reach:
     log = Ledger(home).job(opening.run, job.digest())
     run = RunWays(home, job.meeting(opening.run), job.digest(), log, opening.timeout_s)
-    if not opening.by_exchange:
-        return ReachBySockets(run, {peer: socket.socket(fileno=number) for peer, number in ends.items()})
     peers = tuple(sorted({name for link in job.links if home.name in link for name in link} - {home.name}))
+    if not opening.by_exchange:
+        if lacking := set(peers) - ends.keys():  # whoever is not there would not be asked to agree
+            raise InternalError("internal", party=home.name, detail=f"there is no socket to {sorted(lacking)}")
+        return ReachBySockets(run, {peer: socket.socket(fileno=number) for peer, number in ends.items()})
     return ReachByExchange(run, peers, exchange=job.exchange, on_state=lambda up: tell(Reachable(up=up)))
 
 

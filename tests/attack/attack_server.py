@@ -25,8 +25,7 @@ import parts  # noqa: E402
 PARTS = {
     "orders": "a hostile server's orders: what it names to be run, and jobs that must not begin",
     "answers": "a hostile server's answers: endless, slow, deep, redirected, of another type",
-    "meddled": "a real Prefect server whose pools, deployments, blocks and runs the attacker has changed",
-    "told": "a hostile server to the coordinating flow: forged events and states, pickled results, storage blocks",
+    "meddled": "a real Prefect server, changed by the attacker, and a coordinating flow that is told lies",
     "hijacked": "who has taken over the worker's process, with the vault under another user",
 }
 

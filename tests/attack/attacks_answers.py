@@ -92,7 +92,7 @@ class Lies:
         score.got_through += wrong
         if wrong:
             score.told += f"WRONG {name}: alive {well}, +{more:.0f} MiB, strange {self._server.strange()}; "
-        score.outcomes[f"{name}: {'+%.0f MiB' % more if well else 'the worker is gone'}"] += 1
+        score.outcomes[f"{name}: +{more:.0f} MiB" if well else f"{name}: the worker is gone"] += 1
 
 
 def types(lies: Lies) -> Score:
