@@ -7,6 +7,8 @@ words.
 
 from __future__ import annotations
 
+import gc
+import itertools
 import os
 import signal
 import sys
@@ -14,6 +16,7 @@ import threading
 import time
 
 STOP_S = 30.0
+COLLECT_S, WHOLE = 1.0, 30  # how often garbage is looked for, and how often in all that there is
 
 
 def main(words: list[str]) -> None:
@@ -30,6 +33,8 @@ def main(words: list[str]) -> None:
 def _serve_prefect(host: str, port: int) -> None:
     import uvicorn
 
+    gc.disable()
+    threading.Thread(target=_collect_garbage, daemon=True).start()
     uvicorn.run(
         "prefect.server.api.server:create_app",
         factory=True,
@@ -39,6 +44,17 @@ def _serve_prefect(host: str, port: int) -> None:
         lifespan="on",
         timeout_graceful_shutdown=3,
     )
+
+
+def _collect_garbage() -> None:
+    """Away from the thread of the event loop, which otherwise stands still for a minute now and then (seen under load).
+
+    A statement of SQLite among the garbage cannot go before its connection is at rest. That one may be waiting, for up
+    to a minute, for a lock whose holder needs the event loop to go on.
+    """
+    for turn in itertools.count(1):
+        time.sleep(COLLECT_S)
+        gc.collect(2 if turn % WHOLE == 0 else 1)
 
 
 def _end_with_parent() -> None:
