@@ -68,7 +68,7 @@ def transfer_world(copies: Any, tmp_path: Path) -> TransferWorld:
     return copies(TransferWorld, tmp_path)
 
 
-NEED_A_SERVER = ("test_prefect.py", "test_planted.py", "test_rehearsal_prefect.py")
+NEED_A_SERVER = ("test_prefect.py", "test_planted.py", "test_planted_workers.py", "test_rehearsal_prefect.py")
 LONGEST_FIRST = (*NEED_A_SERVER, "test_packaging.py", "test_star_runs.py", "test_baselines.py", "test_equality.py")
 # Whole jobs over real processes, Prefect, installs: `make test-unit` leaves them out, `make test` and CI do not.
 WHOLE = (*LONGEST_FIRST, "test_joining.py", "test_transfer_runs.py", "test_rehearsal.py", "test_up.py")
