@@ -18,7 +18,7 @@ from typing import Any
 
 import prefect
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events.actions import ChangeFlowRunState
@@ -26,7 +26,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
-from prefect.utilities.callables import ParameterSchema
+from prefect.utilities.callables import ParameterSchema, parameter_schema
 
 from ..parties.errors import InputError
 from .coordinate import flow_of
@@ -57,7 +57,15 @@ def serve_jobs(name: str, job: Job | None, cron: str | None) -> None:
         raise InputError("prefect.unreachable")
     deployments = []
     for kind in (job.kind,) if job else KINDS:
-        deployment = flow_of(kind).to_deployment(name=name, cron=cron, **_words(kind, job))
+        filled = {"job": job.canonical()} if job else None
+        deployment = flow_of(kind).to_deployment(
+            name=name,
+            cron=cron,
+            parameters=filled,
+            description=_description(kind),
+            tags=[TAG],
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
         deployments.append(_with_form(deployment, kind))
     prefect.serve(*deployments, print_starting_message=True)
 
@@ -71,14 +79,12 @@ async def register(members: Iterable[str], jobs: Mapping[str, Job] | None = None
     async with get_client() as client:
         await _pool(client, POOL, "Coordinating flows: one run a job.", limit)
         for kind in KINDS:
-            words = _words(kind, jobs.get(kind))
-            deployment = await flow_of(kind).ato_deployment(name=NAME, work_pool_name=POOL, **words)
-            await _with_form(deployment, kind, without=_ON_ONE_MACHINE).aapply()
-        flow = await client.create_flow_from_name(PARTY_FLOW)
+            await _deployment(client, kind, NAME, work_pool_name=POOL, **_words(kind, jobs.get(kind)))
         for member in members:
             await _pool(client, pool_of(member), f"{member}'s part of jobs; {member}'s own worker does it.", limit)
-            await client.create_deployment(
-                flow,
+            await _deployment(
+                client,
+                PARTY_FLOW,
                 member,
                 work_pool_name=pool_of(member),
                 description=f"{member}'s part of a job. Coordinating flows start it; by hand it does nothing.",
@@ -89,20 +95,41 @@ async def register(members: Iterable[str], jobs: Mapping[str, Job] | None = None
         await _automation(client)
 
 
+async def _deployment(client: PrefectClient, flow: str, name: str, **words: Any) -> None:
+    """Make a deployment, or bring it up to date: Prefect's own `apply` would take the schedules away that people have
+    set in the UI.
+    """
+    try:
+        there = await client.read_deployment_by_name(f"{flow}/{name}")
+    except ObjectNotFound:
+        await client.create_deployment(await client.create_flow_from_name(flow), name, **words)
+    else:
+        await client.update_deployment(there.id, DeploymentUpdate(**words))
+
+
 def _words(kind: str, job: Job | None) -> dict[str, Any]:
     """What a deployment of a kind says of itself; `job` fills its form in."""
+    flow = flow_of(kind)
+    drawn = parameter_schema(flow).model_dump(exclude_unset=True)
+    filled = {"parameters": {"job": job.canonical()}} if job else {}
     return {
-        "parameters": {"job": job.canonical()} if job else None,
-        "description": str(room(kind, "job").JOB.__doc__.splitlines()[0]),
+        "description": _description(kind),
         "tags": [TAG],
-        "entrypoint_type": EntrypointType.MODULE_PATH,
+        "entrypoint": f"{flow.fn.__module__}.{flow.fn.__name__}",
+        "parameter_openapi_schema": form_of(kind, drawn, without=_ON_ONE_MACHINE),
+        "enforce_parameter_schema": True,
+        **filled,
     }
 
 
-def _with_form(deployment: RunnerDeployment, kind: str, *, without: frozenset[str] = frozenset()) -> RunnerDeployment:
-    """The deployment with our form; Prefect has no other place to put one."""
+def _description(kind: str) -> str:
+    return str(room(kind, "job").JOB.__doc__.splitlines()[0])
+
+
+def _with_form(deployment: RunnerDeployment, kind: str) -> RunnerDeployment:
+    """The deployment with our form, for which it has no public place."""
     drawn = deployment._parameter_openapi_schema.model_dump(exclude_unset=True)
-    deployment._parameter_openapi_schema = ParameterSchema.model_validate(form_of(kind, drawn, without=without))
+    deployment._parameter_openapi_schema = ParameterSchema.model_validate(form_of(kind, drawn))
     return deployment
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -112,6 +113,10 @@ def markdown(summary: Summary) -> str:
         if len(image) < MAX_PLOT_NBYTES:
             source = base64.b64encode(image).decode()
             lines += ["", f"![{plot[0]}](data:image/svg+xml;base64,{source})"]
+    lines.append("")
+    for line in closing_lines(summary):
+        what, *facts = re.split(r" {2,}", line.strip())
+        lines.append(f"- **{cell(what)}** {cell(', '.join(facts))}")
     lines += ["", "| left | bytes | ledger |", "| --- | --- | --- |"]
     for party, nbytes in summary["bytes_left"].items():
         lines.append(f"| {party} | {nbytes:,} | `{summary['digests']['ledgers'].get(party, '')[:16]}` |")
