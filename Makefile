@@ -6,7 +6,7 @@ PACKAGES := isthmus.parties isthmus.psi isthmus.horizontal isthmus.vertical isth
 
 .DEFAULT_GOAL := demo
 BENCHES := demo vertical psi heart horizontal byzantine secagg transfer network
-.PHONY: demo demo-network demo-postgres test test-unit check format chaos chaos-network attack-network $(addprefix bench-,$(BENCHES))
+.PHONY: demo demo-network demo-postgres test test-unit check format chaos chaos-network attack-network attack-server $(addprefix bench-,$(BENCHES))
 
 demo: $(STAMP)
 	$(BIN)/isthmus demo
@@ -50,6 +50,10 @@ chaos-network: $(STAMP)
 # What was tried against the network, and how often it got through: 0.
 attack-network: $(STAMP)
 	$(BIN)/python tests/attack/attack_network.py
+
+# The same of a hostile Prefect server and of hijacked workers. As root, it also makes two users for a while.
+attack-server: $(STAMP)
+	$(BIN)/python tests/attack/attack_server.py
 
 # The stamp is written last and holds the folder it was made for. If it does not match (an install was cut short, the checkout was
 # moved) or the venv's Python no longer runs, .venv is made anew. If only pyproject.toml is newer, .venv is brought up to date.
