@@ -11,24 +11,19 @@ attack did not really run.
 from __future__ import annotations
 
 import faulthandler
-import importlib
-import json
 import logging
-import os
 import signal
 import subprocess
 import sys
-import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
+import parts  # noqa: E402
 from score import Score  # noqa: E402
 
-QUICK = os.environ.get("QUICK", "") not in ("", "0")
 PARTS = {
     "forged": "a member forges names, keys and certificates",
     "replayed": "frames of other sessions, runs and jobs",
@@ -41,15 +36,6 @@ PARTS = {
     "flood": "floods, and members that never read",
     "mutations": "mutated inputs against every parser",
 }
-
-
-def attacked(part: str) -> Iterator[Score]:
-    """The scores of one part; a part that fails is one that did not run."""
-    try:
-        yield from importlib.import_module(f"attacks_{part}").run(QUICK)
-    except Exception:
-        traceback.print_exc()
-        yield Score(f"{part} did not run to its end")
 
 
 def mutations() -> Iterator[Score]:
@@ -66,34 +52,8 @@ def mutations() -> Iterator[Score]:
     yield score
 
 
-def main() -> int:
-    """Run the parts that are named, or all."""
-    named = sys.argv[1:] or list(PARTS)
-    if unknown := set(named) - PARTS.keys():
-        print(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-        return 2
-    logging.getLogger("isthmus").setLevel(logging.CRITICAL)  # what was refused, a thousand times
-    scores, began = [], time.monotonic()
-    for part in named:
-        print(f"\n{part}: {PARTS[part]}", flush=True)
-        since = time.monotonic()
-        for score in mutations() if part == "mutations" else attacked(part):
-            scores.append(score)
-            print(score.line(), flush=True)
-        print(f"  ({time.monotonic() - since:.0f} s)", flush=True)
-    tried, through = sum(score.tried for score in scores), sum(score.got_through for score in scores)
-    failed = [score.attack for score in scores if not score.held]
-    print(f"\n{len(scores)} attacks, {tried:,} tries in {time.monotonic() - began:.0f} s; got through: {through}")
-    for attack in failed:
-        print(f"NOT HELD: {attack}")
-    print(json.dumps({"tried": tried, "got_through": through, "attacks": len(scores), "not_held": failed}))
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
     faulthandler.register(signal.SIGUSR1)  # `kill -USR1` tells where it is
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends as well
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    status = main()
-    sys.stdout.flush()
-    os._exit(status)  # gRPC's threads of an attacker that was cut off may not end by themselves
+    logging.getLogger("isthmus").setLevel(logging.CRITICAL)  # what was refused, a thousand times
+    parts.prepare()
+    parts.end(parts.tell(PARTS, {"mutations": mutations}))

@@ -173,14 +173,12 @@ def pickled(meddler: Meddler) -> Score:
         return _with_data(answer, poison.reference) if "/flow_runs" in path or "/task_runs" in path else None
 
     def completed(method: str, path: str, answer: Any) -> Any:
-        if path.endswith("/set_state") and "/flow_runs/" in path and isinstance(answer, dict):
-            state = {"type": "COMPLETED", "name": MARK, "data": poison.reference}
-            return {
-                **answer,
-                "status": "REJECT",
-                "state": {**(answer.get("state") or {}), **state},
-                "details": {"type": "reject_transition", "reason": MARK},
-            }
+        if path.endswith("/set_state") and isinstance(answer, dict):
+            state = answer.get("state") or {}
+            if state.get("type") == "RUNNING":  # which Prefect's engine has proposed, or our worker
+                said = {"type": "COMPLETED", "name": MARK, "data": poison.reference}
+                why = {"type": "reject_transition", "reason": MARK}
+                return {**answer, "status": "REJECT", "state": {**state, **said}, "details": why}
         return bend(method, path, answer)
 
     for name, way in (("with-data", bend), ("rejected", completed)):
@@ -208,11 +206,12 @@ def pickled(meddler: Meddler) -> Score:
 
 
 def _ended_or_cancelled(meddler: Meddler, run: str) -> tuple[str, str]:
-    try:
-        return meddler.real.ended(run, 30)
-    except AssertionError:
-        meddler.real.ask("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}, "force": True})
-        return meddler.real.ended(run, 90)
+    for state in ("CANCELLING", "CANCELLED"):
+        try:
+            return meddler.real.ended(run, 45)
+        except AssertionError:
+            meddler.real.ask("POST", f"/flow_runs/{run}/set_state", {"state": {"type": state}, "force": True})
+    return meddler.real.ended(run, 10)
 
 
 def _with_data(answer: Any, data: Any) -> Any:
