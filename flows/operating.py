@@ -24,6 +24,7 @@ from .workers.seat import Seat
 from .workers.server import PATIENCE_S, Server, ServerGoneError, connected
 from .workers.worker import Worker
 
+AGAIN_S = 2.0  # before a server that was away or busy is asked again
 _log = logging.getLogger("isthmus.worker")
 
 
@@ -74,7 +75,7 @@ async def serve_coordinator(
     ready = asyncio.ensure_future(handler.prepare())
     roster = consortium.roster
     members = sorted(set(roster.members) - roster.revoked)
-    await _patiently(lambda: register(members, jobs, limit=limit))
+    await patiently(lambda: register(members, jobs, limit=limit))
     name = worker_name(seat.member, roster.version)
     async with connected() as server:
         mine = PartyHandler(seat.member, seat.keeper)
@@ -89,7 +90,7 @@ async def serve_coordinator(
             await handler.close()
 
 
-async def _patiently(register: Callable[[], Awaitable[None]]) -> None:
+async def patiently(register: Callable[[], Awaitable[None]]) -> None:
     """Begin again while the server is away, or too busy to answer.
 
     Raises `InputError` ``prefect.unreachable`` where it stays so.
@@ -107,7 +108,7 @@ async def _patiently(register: Callable[[], Awaitable[None]]) -> None:
             if time.monotonic() > until:
                 raise InputError("prefect.unreachable", detail=repr(why)) from failure
             _log.warning("the Prefect server does not answer yet: %s", type(why).__name__)
-        await asyncio.sleep(2)
+        await asyncio.sleep(AGAIN_S)
 
 
 async def _until_told(server: Server, workers: Sequence[Worker], seat: Seat) -> None:

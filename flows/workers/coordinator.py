@@ -20,7 +20,7 @@ from ...parties.errors import InputError
 from ..jobs import first_problem
 from ..kinds import KINDS, room
 from .orders import Assignment
-from .server import Given, Server
+from .server import Given, Server, ServerGoneError
 
 POOL = "isthmus"
 _NOT_FOR_FLOWS = "PREFECT_CLIENT_MAX_RETRIES"  # a worker waits for the server by itself, a flow by Prefect's client
@@ -82,6 +82,9 @@ class CoordinatorHandler:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+            with contextlib.suppress(ServerGoneError):  # one that was killed could not have its members' parts stopped
+                for part in await server.going_within(run.id):
+                    await server.propose(part, "CANCELLING", "the coordinating flow is gone")
 
     async def _take(self) -> asyncio.subprocess.Process:
         await self.prepare()

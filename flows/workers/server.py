@@ -121,6 +121,11 @@ class Server:
         wanted = {"flow_runs": {"id": {"any_": [str(run) for run in runs]}}}
         return {one.id: one for one in await self._ask("POST", "/flow_runs/filter", wanted, _STATES, patience_s)}
 
+    async def going_within(self, run: UUID) -> list[UUID]:
+        """The runs within another run that have not ended."""
+        going = {"parent_flow_run_id": {"any_": [str(run)]}, "state": {"type": {"not_any_": sorted(FINAL)}}}
+        return [one.id for one in await self._ask("POST", "/flow_runs/filter", {"flow_runs": going}, _STATES)]
+
     async def claim(self, run: UUID, by: str) -> bool:
         """Take a run that is due, before any other worker does."""
         if not await self.propose(run, "PENDING"):

@@ -17,7 +17,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 from uuid import UUID
@@ -28,6 +28,7 @@ from .server import FINAL, Given, Server, ServerGoneError, StateType
 POLL_S = 1.0
 BEAT_WORKER_S = 10.0
 BEAT_RUN_S = 30.0  # the least that Prefect's own engine takes
+BEAT_AGAIN_S = 3.0  # where the server has not taken it: after three that are missed, a run counts as lost
 LIMIT = 8  # runs at a time
 END_S = 12.0  # for stopping what is going on, and telling the server, when we end
 _log = logging.getLogger("isthmus.worker")
@@ -181,10 +182,12 @@ class Worker:
         self._silent = not well
 
 
-async def _again(every_s: float, call: Any) -> None:
-    """Call at once and again and again, whether or not the server answers."""
+async def _again(every_s: float, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Call at once and again and again, whether or not the server answers; sooner where it does not."""
     while True:
-        with contextlib.suppress(ServerGoneError):
-            beat: Coroutine[Any, Any, None] = call()
-            await beat
-        await asyncio.sleep(every_s)
+        pause_s = every_s
+        try:
+            await call()
+        except ServerGoneError:
+            pause_s = BEAT_AGAIN_S
+        await asyncio.sleep(pause_s)

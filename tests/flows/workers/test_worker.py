@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from isthmus.flows.workers import worker
 from isthmus.flows.workers.server import Given
 from isthmus.flows.workers.worker import Worker
 from isthmus.parties.errors import PolicyRefusal
@@ -212,3 +213,20 @@ def test_a_process_that_ends_without_a_word_is_told_as_crashed() -> None:
     server = FakeServer()
     run = server.put(POOL, {})
     _serve(server, Handler(_at_once, keeps_states=True), lambda: server.runs[run].type == "CRASHED")
+
+
+def test_a_beat_that_the_server_has_not_taken_is_said_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "BEAT_AGAIN_S", 0.01)
+    monkeypatch.setattr(worker, "BEAT_RUN_S", 1.0)
+    server = FakeServer()
+
+    async def work(run: Given) -> None:  # the server is down when the second beat is due, and the third is never
+        await asyncio.sleep(0.5)
+        server.down, server.beaten = True, []
+        await asyncio.sleep(1.0)
+        server.down = False
+        await asyncio.sleep(0.3)
+
+    run = server.put(POOL, {})
+    _serve(server, Handler(work), lambda: server.runs[run].type == "COMPLETED")
+    assert run in server.beaten
