@@ -5,8 +5,8 @@ STAMP := .venv/.stamp
 PACKAGES := isthmus.parties isthmus.psi isthmus.horizontal isthmus.vertical isthmus.transfer isthmus.flows
 
 .DEFAULT_GOAL := demo
-BENCHES := demo vertical psi heart horizontal byzantine secagg transfer network
-.PHONY: demo demo-network demo-postgres test test-unit check format chaos chaos-network attack-network attack-server $(addprefix bench-,$(BENCHES))
+BENCHES := demo vertical psi heart horizontal byzantine secagg transfer network start
+.PHONY: demo demo-network demo-postgres test test-unit check format chaos chaos-network chaos-operation attack-network attack-server $(addprefix bench-,$(BENCHES))
 
 demo: $(STAMP)
 	$(BIN)/isthmus demo
@@ -42,10 +42,14 @@ $(addprefix bench-,$(BENCHES)): bench-%: $(STAMP)
 	$(BIN)/python tests/bench/bench_$*.py
 
 chaos: $(STAMP)
-	$(BIN)/pytest tests/chaos --ignore tests/chaos/network
+	$(BIN)/pytest tests/chaos --ignore tests/chaos/network --ignore tests/chaos/operation
 
 chaos-network: $(STAMP)
 	$(BIN)/pytest tests/chaos/network
+
+# -s: each test says what it has seen.
+chaos-operation: $(STAMP)
+	$(BIN)/pytest -s tests/chaos/operation
 
 # What was tried against the network, and how often it got through: 0.
 attack-network: $(STAMP)
