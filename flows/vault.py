@@ -102,7 +102,8 @@ class Serving:
             _log.exception("%s: a fault of ours", at[-1])
             failure = InternalError("internal", party=party)
         self.let_go()  # first: the flow ends us once it knows, and the peers would wait for us
-        tell.failure(at[-1], failure)
+        with suppress(OSError):  # a flow that is gone: `main` has to end at once, not in the libraries' own time
+            tell.failure(at[-1], failure)
         return failure.exit_code
 
     def let_go(self) -> None:
