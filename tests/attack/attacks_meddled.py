@@ -176,14 +176,12 @@ def pickled(meddler: Meddler) -> Score:
         if path.endswith("/set_state") and isinstance(answer, dict):
             state = answer.get("state") or {}
             if state.get("type") == "RUNNING":  # which Prefect's engine has proposed, or our worker
-                said = {"type": "COMPLETED", "name": MARK, "data": poison.reference}
-                why = {"type": "reject_transition", "reason": MARK}
-                return {**answer, "status": "REJECT", "state": {**state, **said}, "details": why}
+                return {**answer, "state": {**state, "type": "COMPLETED", "name": MARK, "data": poison.reference}}
         return bend(method, path, answer)
 
-    for name, way in (("with-data", bend), ("rejected", completed)):
+    for name, way in (("with data", bend), ("completed", completed)):
         meddler.between.bend = way
-        run = meddler.real.start(KIND, {"job": meddler.job(name)})
+        run = meddler.real.start(KIND, {"job": meddler.job(name.replace(" ", "-"))})
         time.sleep(25)
         meddler.between.bend = None
         state, _ = _ended_or_cancelled(meddler, run)
