@@ -174,7 +174,7 @@ def up(
 
     def ready() -> None:
         console.print(
-            f"  UI        http://127.0.0.1:{whole.port}/deployments    pick a kind, Run, Custom run",
+            f"  UI        {whole.ui}/deployments    pick a kind, Run, Custom run",
             f"  or        PREFECT_API_URL={whole.url} isthmus submit {sandbox.jobs[0]}",
             f"  exchange  {sandbox.exchange}   roster {sandbox.roster.version}, signed by all",
             f"  homes     {sandbox.homes}   logs {folder / 'logs'}   reports {folder / 'runs'}",

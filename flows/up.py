@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -52,6 +53,16 @@ class Up:
     def url(self) -> str:
         """Where the Prefect server answers programs."""
         return f"http://127.0.0.1:{self.port}/api"
+
+    @property
+    def ui(self) -> str:
+        """Where people open it: the UI that the server itself prefers, of those that it has."""
+        own = f"http://127.0.0.1:{self.port}"
+        with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(f"{own}/ui-settings", timeout=5) as told:  # noqa: S310
+            settings = json.load(told)
+            base = settings.get(f"{settings.get('default_ui')}_base_url") or "/"
+            return f"{own}{base}".rstrip("/")
+        return own
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Run until SIGTERM or Ctrl-C."""
