@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -267,6 +268,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # takes the machines away, as Ctrl-C does
     with (
         tempfile.TemporaryDirectory(prefix="isthmus-deploy-") as folder,
         Machines(Path(folder), MEMBERS, HOSTS) as machines,

@@ -21,7 +21,8 @@ from namespaces import Namespaces
 ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).with_name("stand_in_systemctl.py")
 CHECKOUT = "/opt/isthmus"  # where the page wants it
-# $1: a folder for the layer, $2: the folder that all machines share, $3: the machine's name. Says "ready", and sleeps.
+# $1: a folder for the layer, $2: the folder that all machines share, $3: the machine's name. Says "ready", and stays
+# until its standard input ends: as the first process it takes all others along.
 _BOOT = """
 set -e
 mount -t tmpfs -o mode=755 none "$1"
@@ -34,7 +35,7 @@ mount -t tmpfs -o mode=755 none "$1/root/run"
 mkdir -p "$1/root/srv/consortium"
 mount --bind "$2" "$1/root/srv/consortium"
 hostname "$3"
-exec chroot "$1/root" sh -c 'echo ready; exec sleep infinity'
+exec chroot "$1/root" sh -c 'echo ready; exec cat > /dev/null'
 """
 
 
@@ -74,6 +75,7 @@ class Machines:
         apart = ("--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child")
         process = subprocess.Popen(
             [*self.network.inside(place), "unshare", *apart, "sh", "-c", _BOOT, "sh", layer, self.shared, name],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env={"PATH": os.environ["PATH"]},

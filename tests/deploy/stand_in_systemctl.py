@@ -2,8 +2,8 @@
 
 Of a unit it keeps User, Group, SupplementaryGroups, EnvironmentFile, WorkingDirectory, RuntimeDirectory, UMask,
 ExecStart, Restart with RestartSec, Type=forking, NoNewPrivileges, and ProtectSystem=strict with ReadWritePaths (as a
-mount namespace in which all but these is read-only). Everything else of the sandbox it leaves out. What a service says
-goes to /var/log/services/UNIT.log.
+mount namespace in which all but these is read-only). Everything else of the sandbox it leaves out, and it ends a
+service's first process alone: what that one leaves behind stays. What it says goes to /var/log/services/UNIT.log.
 """
 
 from __future__ import annotations
