@@ -30,6 +30,7 @@ BEAT_WORKER_S = 10.0
 BEAT_RUN_S = 30.0  # the least that Prefect's own engine takes
 BEAT_AGAIN_S = 3.0  # where the server has not taken it: after three that are missed, a run counts as lost
 LIMIT = 8  # runs at a time
+LAST_BEAT_S = 2.0
 END_S = 12.0  # for stopping what is going on, and telling the server, when we end
 _log = logging.getLogger("isthmus.worker")
 
@@ -74,7 +75,7 @@ class Worker:
 
     async def serve(self, stopped: asyncio.Event) -> None:
         """Work until `stopped`; then stop what is still going on."""
-        helpers = [asyncio.ensure_future(beats) for beats in (self._beat(), self._beat_runs())]
+        helpers = [asyncio.ensure_future(beats) for beats in (self._beat(stopped), self._beat_runs(stopped))]
         try:
             while not stopped.is_set():
                 try:
@@ -85,7 +86,9 @@ class Worker:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stopped.wait(), self.poll_s)
         finally:
-            for helper in helpers:
+            # A beat on its way may come after the farewell, and have us looked for: it is let arrive.
+            _, late = await asyncio.wait(helpers, timeout=LAST_BEAT_S if stopped.is_set() else 0)
+            for helper in late:
                 helper.cancel()
             with contextlib.suppress(ServerGoneError):
                 await self.server.forget_worker(self.pool, self.name)
@@ -159,19 +162,19 @@ class Worker:
             _log.exception("run %s: a fault of ours", given.id)
             return "FAILED", InternalError("internal", party=self.whose).text()
 
-    async def _beat(self) -> None:
+    async def _beat(self, stopped: asyncio.Event) -> None:
         async def beat() -> None:
             await self.server.beat_worker(self.pool, self.name, BEAT_WORKER_S)
             await self.server.scheduled(self.pool)  # the server wants its pools to be looked at
 
-        await _again(BEAT_WORKER_S, beat)
+        await _again(BEAT_WORKER_S, beat, stopped)
 
-    async def _beat_runs(self) -> None:
+    async def _beat_runs(self, stopped: asyncio.Event) -> None:
         async def beat() -> None:
             for run in list(self._working):
                 await self.server.beat_run(run)
 
-        await _again(BEAT_RUN_S, beat)
+        await _again(BEAT_RUN_S, beat, stopped)
 
     def _heard(self, well: bool, why: str = "") -> None:
         """Say once that the server is gone, and once that it is back."""
@@ -182,12 +185,13 @@ class Worker:
         self._silent = not well
 
 
-async def _again(every_s: float, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def _again(every_s: float, call: Callable[[], Coroutine[Any, Any, None]], stopped: asyncio.Event) -> None:
     """Call at once and again and again, whether or not the server answers; sooner where it does not."""
-    while True:
+    while not stopped.is_set():
         pause_s = every_s
         try:
             await call()
         except ServerGoneError:
             pause_s = BEAT_AGAIN_S
-        await asyncio.sleep(pause_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopped.wait(), pause_s)

@@ -230,3 +230,25 @@ def test_a_beat_that_the_server_has_not_taken_is_said_again_soon(monkeypatch: py
     run = server.put(POOL, {})
     _serve(server, Handler(work), lambda: server.runs[run].type == "COMPLETED")
     assert run in server.beaten
+
+
+def test_a_beat_that_is_on_its_way_arrives_before_the_farewell() -> None:
+    class Slow(FakeServer):
+        async def beat_worker(self, pool: str, name: str, every_s: float) -> None:
+            await asyncio.shield(asyncio.ensure_future(self._arrives(pool, name, every_s)))  # hung up on or not
+
+        async def _arrives(self, pool: str, name: str, every_s: float) -> None:
+            await asyncio.sleep(0.1)
+            await super().beat_worker(pool, name, every_s)
+
+    async def run() -> None:
+        stopped = asyncio.Event()
+        serving = asyncio.ensure_future(_worker(server, Handler(_at_once)).serve(stopped))
+        await asyncio.sleep(0.05)
+        stopped.set()
+        await serving
+        await asyncio.sleep(0.2)
+
+    server = Slow()
+    asyncio.run(run())
+    assert POOL not in server.seen
