@@ -4,7 +4,7 @@ The catalogue of a consortium, registered as often as one likes with the same ou
 
     pool isthmus              deployment KIND/isthmus       one a kind of job, with its form: the coordinating flows
     pool isthmus-MEMBER       deployment party/MEMBER       one a member: its part of a job; nobody starts it by hand
-    automation                                              a run that has not been heard of for 90 s is marked crashed
+    automation                                              a run that has not been heard of for 100 s is marked crashed
 
 What the deployments say of code is for the UI alone: our workers run what they themselves hold (`workers`).
 """
@@ -39,7 +39,7 @@ from .workers.orders import pool_of
 from .workers.server import HEARTBEAT, WORKER_TYPE
 
 NAME, TAG = "isthmus", "isthmus"
-LOST_AFTER = timedelta(seconds=90)
+LOST_AFTER = timedelta(seconds=100)  # a server may be away for all of it but one beat
 _ON_ONE_MACHINE = frozenset({"baselines"})  # parameters of flows that the members' workers do not take
 LOST_RUNS = "isthmus: runs that are no longer heard of"
 _TEMPLATE: dict[str, Any] = {  # nothing that the server may set; it wants some word here
@@ -155,7 +155,7 @@ async def _automation(client: PrefectClient) -> None:
     ends = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
     wanted = AutomationCore(
         name=LOST_RUNS,
-        description="Marks a run as crashed that nobody has said to be alive for 90 seconds.",
+        description=f"Marks a run as crashed that nobody has said to be alive for {LOST_AFTER.seconds} seconds.",
         trigger=EventTrigger(
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
             after={HEARTBEAT},
@@ -170,7 +170,8 @@ async def _automation(client: PrefectClient) -> None:
                 name="Crashed",
                 state=StateType.CRASHED,
                 force=True,
-                message="error[worker.lost]: not heard of for 90 s; start the job again: it goes on where it stopped",
+                message=f"error[worker.lost]: not heard of for {LOST_AFTER.seconds} s; start the job again: it goes on "
+                "where it stopped",
             )
         ],
     )

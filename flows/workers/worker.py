@@ -27,8 +27,8 @@ from .server import FINAL, Given, Server, ServerGoneError, StateType
 
 POLL_S = 1.0
 BEAT_WORKER_S = 10.0
-BEAT_RUN_S = 30.0  # the least that Prefect's own engine takes
-BEAT_AGAIN_S = 3.0  # where the server has not taken it: after three that are missed, a run counts as lost
+BEAT_RUN_S = 15.0  # so that a server that was away for most of `deploy.LOST_AFTER` takes no run for lost
+BEAT_AGAIN_S = 3.0  # where the server has not taken it
 LIMIT = 8  # runs at a time
 LAST_BEAT_S = 2.0
 END_S = 12.0  # for stopping what is going on, and telling the server, when we end
