@@ -205,7 +205,7 @@ class Pieces:
         """The processes of coordinating flows, that which waits for its turn among them; oldest first."""
         return [seen.pid for seen in self.mark.processes("isthmus.flows.workers.coordinating")]
 
-    def no_vault(self, seconds: float = 10) -> None:
+    def no_vault(self, seconds: float = 20) -> None:
         """No vault is left, or will be soon."""
         wait(lambda: not self.vaults(), seconds)
 

@@ -24,9 +24,9 @@ def test_a_job_that_is_cancelled_stops_at_all_parties_within_fifteen_seconds(
     began = time.monotonic()
     wait(lambda: not pieces.vaults(), STOPPED_S)
     vaults_s = time.monotonic() - began
-    wait(lambda: not pieces.api.going(), STOPPED_S - vaults_s)
+    # Prefect's engine calls what it cancels crashed; the worker, who knows better, says so right after.
+    wait(lambda: pieces.api.state(flow) == "CANCELLED" and not pieces.api.going(), STOPPED_S - vaults_s)
     told_s = time.monotonic() - began
-    assert pieces.api.state(flow) == "CANCELLED"
     assert {part["name"]: part["state"]["type"] for part in pieces.api.parts(flow)} == {
         "insurer": "CANCELLED",
         "lab": "CANCELLED",
@@ -48,8 +48,8 @@ def test_a_job_that_is_cancelled_before_its_parties_begin_starts_no_vault(
     wait(lambda: pieces.api.state(flow) == "RUNNING", 30)
     pieces.api.cancel(flow)
     began = time.monotonic()
-    wait(lambda: not pieces.api.going() and not pieces.vaults(), STOPPED_S)
-    assert pieces.api.state(flow) == "CANCELLED"
+    wait(lambda: pieces.api.state(flow) == "CANCELLED" and not pieces.api.going(), STOPPED_S)
+    pieces.no_vault(1)
     say(f"all runs had ended {time.monotonic() - began:.1f} s after; {len(pieces.api.parts(flow))} parts were begun")
 
 

@@ -73,7 +73,8 @@ def test_a_job_whose_vault_was_killed_fails_and_goes_on_when_it_is_retried(
     code = _error(state, "vault.died", "peer.gone")
     said = {part["name"]: part["state"] for part in pieces.api.parts(flow)}
     assert "error[vault.died]" in said[member]["message"], said
-    assert {part["type"] for part in said.values()} == {"FAILED"}, said
+    assert said[member]["type"] == "FAILED"
+    assert {part["type"] for part in said.values()} <= {"FAILED", "CANCELLED"}, said  # nobody waits for a deadline
     pieces.no_vault()
     retried = _retried(pieces, flow, run)
     say(f"{member}'s vault: the job failed with {code} after {ended_s:.1f} s; {retried}")
@@ -93,7 +94,7 @@ def test_a_job_whose_coordinating_flow_was_killed_crashes_and_goes_on_when_it_is
     assert state["type"] == "CRASHED"
     pieces.no_vault(30)  # nobody works for a flow that is gone
     silent_s = time.monotonic() - began
-    assert not pieces.api.going()
+    wait(lambda: not pieces.api.going(), 15)
     retried = _retried(pieces, flow, run)
     say(f"the run crashed after {ended_s:.1f} s, the last vault ended after {silent_s:.1f} s; {retried}")
 
@@ -108,8 +109,7 @@ def test_a_job_whose_coordinators_worker_was_killed_ends_and_goes_on_when_it_is_
     state = pieces.api.ended(flow, ENDED_S)  # its flow notices, and has all parts stopped
     ended_s = time.monotonic() - began
     pieces.no_vault(30)
-    wait(lambda: not pieces.flows(), 15)
-    assert not pieces.api.going()
+    wait(lambda: not pieces.flows() and not pieces.api.going(), 15)
     pieces.start(COORDINATOR)
     retried = _retried(pieces, flow, run)
     say(f"the job was {state['type'].lower()} after {ended_s:.1f} s, by its flow; no orphan; {retried}")

@@ -24,17 +24,16 @@ def test_the_runs_of_a_lost_host_are_marked_crashed_within_two_minutes_and_a_ret
     lost = {member: len(pieces.lose_host(member)) for member in members}
     began = time.monotonic()
     ended: dict[str, tuple[str, float]] = {}
-    while pieces.api.going():
+    awaited = {flow, *(name for name in members if name != COORDINATOR)}
+    while not ended.keys() >= awaited:  # what others do of the job may go on: nobody tells them to stop
         _note(pieces, flow, ended, time.monotonic() - began)
         assert time.monotonic() - began < CRASHED_S, ended
         time.sleep(1)
-    _note(pieces, flow, ended, time.monotonic() - began)
     assert ended[flow][0] == ("CRASHED" if COORDINATOR in members else "FAILED")
     if "lab" in members:
         assert ended["lab"][0] == "CRASHED"
     state = pieces.api.run(flow)["state"]
     assert "error[" in state["message"], state
-    pieces.no_vault()
     pieces.start(*members)
     began = time.monotonic()
     pieces.api.retry(flow)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,8 @@ def test_all_of_isthmus_up_is_gone_within_twenty_seconds(
     up_s = up.start()
     there = len(mark.processes())
     job = job_file(up.homes, "ends", LONG)
-    flow = PrefectApi(up.url).start(job)
+    with closing(PrefectApi(up.url)) as api:
+        flow = api.start(job)
     wait(lambda: step_of(up.homes, run_of(job)) >= 3, 150)
     during = len(mark.processes())
     assert during >= there + 2  # the vaults
@@ -55,13 +57,13 @@ def test_all_of_isthmus_up_is_gone_within_twenty_seconds(
     assert up.process is not None
     code = up.process.wait(5)
     up.start()  # from the same folder
-    api = PrefectApi(up.url)
-    state = api.state(flow)
-    if end is _ctrl_c:
-        assert code == 0
-        assert state in FINAL  # the members were asked first, while there was a server to tell
-        api.retry(flow)
-        api.completed(flow, 180)
+    with closing(PrefectApi(up.url)) as api:
+        state = api.state(flow)
+        if end is _ctrl_c:
+            assert code == 0
+            assert state in FINAL  # the members were asked first, while there was a server to tell
+            api.retry(flow)
+            api.completed(flow, 300)
     assert up.stop() == 0
     assert not mark.processes()
     say(
