@@ -6,7 +6,7 @@ PACKAGES := isthmus.parties isthmus.psi isthmus.horizontal isthmus.vertical isth
 
 .DEFAULT_GOAL := demo
 BENCHES := demo vertical psi heart horizontal byzantine secagg transfer network start
-.PHONY: demo demo-network demo-postgres test test-unit check format chaos chaos-network chaos-operation attack-network attack-server $(addprefix bench-,$(BENCHES))
+.PHONY: demo demo-network demo-postgres test test-unit check format chaos chaos-network chaos-operation attack-network attack-server browser-up $(addprefix bench-,$(BENCHES))
 
 demo: $(STAMP)
 	$(BIN)/isthmus demo
@@ -58,6 +58,12 @@ attack-network: $(STAMP)
 # The same of a hostile Prefect server and of hijacked workers. As root, it also makes two users for a while.
 attack-server: $(STAMP)
 	$(BIN)/python tests/attack/attack_server.py
+
+# `isthmus up` as people use it: its UI in Debian's Chromium (apt-get install chromium). Screenshots go where SHOTS says.
+export SHOTS
+browser-up: $(STAMP)
+	$(BIN)/python -m pip install -qq --editable '.[browser]'
+	$(BIN)/python tests/browser/browser_up.py
 
 # The stamp is written last and holds the folder it was made for. If it does not match (an install was cut short, the checkout was
 # moved) or the venv's Python no longer runs, .venv is made anew. If only pyproject.toml is newer, .venv is brought up to date.
