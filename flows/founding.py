@@ -52,6 +52,8 @@ policy:                           # what is not allowed here is refused
   peers: []                       # the members it works with
   starts: {}                      # who may start what, how often: {insurer: {vertical: 4 per day}}
   approve: []                     # kinds that wait for a person each time: `isthmus approve`
+  signs: []                       # kinds that this member's own flows may have signed: whoever reaches its Prefect
+                                  # server then starts such jobs in its name
   release: {}                     # by dataset; nothing of one that is not named
 #    results:
 #      columns: [age, weight]     # that may be features
@@ -77,6 +79,8 @@ policy:                           # what is not allowed here is refused
   peers: []                       # the members it works with
   starts: {}                      # who may start what, how often: {insurer: {horizontal: 4 per day}}
   approve: []                     # kinds that wait for a person each time: `isthmus approve`
+  signs: []                       # kinds that are signed in its name when they are started at its Prefect server:
+                                  # whoever reaches that server then starts them, as far as `starts` of each party goes
   max_rounds: 0                   # the most that a job may ask for
   models: []                      # model classes of one's own that may run, by dotted path
   publish: []                     # what the Prefect server and the report may be told: counts, metrics, curves

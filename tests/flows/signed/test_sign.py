@@ -107,6 +107,7 @@ def test_a_signed_file_is_signed_anew_also_after_an_edit(isthmus: Callable[..., 
     assert (job.name, start.by) == ("another", "lab")
     assert facts == {
         "file": str(out),
+        "signature": start.model_dump_json(),
         "job": job.digest(),
         "start": start.digest(),
         "by": "lab",
