@@ -6,7 +6,7 @@ PACKAGES := isthmus.parties isthmus.psi isthmus.horizontal isthmus.vertical isth
 
 .DEFAULT_GOAL := demo
 BENCHES := demo vertical psi heart horizontal byzantine secagg transfer network start
-.PHONY: demo demo-network demo-postgres test test-unit check format chaos chaos-network chaos-operation attack-network attack-server browser-up $(addprefix bench-,$(BENCHES))
+.PHONY: demo demo-network demo-postgres test test-unit check format chaos chaos-network chaos-operation attack-network attack-server planted-workers browser-up $(addprefix bench-,$(BENCHES))
 
 demo: $(STAMP)
 	$(BIN)/isthmus demo
@@ -58,6 +58,10 @@ attack-network: $(STAMP)
 # The same of a hostile Prefect server and of hijacked workers. As root, it also makes two users for a while.
 attack-server: $(STAMP)
 	$(BIN)/python tests/attack/attack_server.py
+
+# Planted strings where each member has a worker, on SQLite; `make demo-postgres` looks for them on PostgreSQL.
+planted-workers: $(STAMP)
+	PLANTED=1 $(BIN)/pytest tests/flows/test_planted_workers.py
 
 # `isthmus up` as people use it: its UI in Debian's Chromium (apt-get install chromium). Screenshots go where SHOTS says.
 export SHOTS
