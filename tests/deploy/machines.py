@@ -150,7 +150,9 @@ def _installed(name: str, hosts: str) -> str:
     closed = [str(path) for path in _ancestors(Path(sys.base_prefix), ROOT) if not path.stat().st_mode & 0o001]
     opened = f"chmod o+x {' '.join(closed)}\n" if closed else ""  # other users have to reach this checkout's Python
     systemctl = f'#!/bin/sh\nexec {sys.executable} -S {STAND_IN} "$@"\n'
-    return f"""{opened}ln -s {ROOT} {CHECKOUT}
+    # The first line: what follows is for a machine's own layer, and never for the file system that is below it.
+    return f"""[ "$(stat -c %d /)" != {os.stat("/").st_dev} ]
+{opened}ln -s {ROOT} {CHECKOUT}
 rm -f /usr/local/bin/* /etc/profile.d/* /root/.profile /root/.bash*
 ln -s {CHECKOUT}/.venv/bin/isthmus /usr/local/bin/isthmus
 mkdir -p /usr/local/sbin
